@@ -1,0 +1,292 @@
+//! Command lines: the two option grammars of the suite, over lexopt.
+//!
+//! * classic: one-letter options, clustered (`-ud`), an argument attached or in the next word, whatever that is;
+//!   any `--word` is wrong usage.
+//! * long: also `--name` and `--name=value`, never `--name value`; a one-letter option whose argument is missing, or
+//!   is exactly `--`, is taken as not given.
+//!
+//! In both, options end at the first other word, at a lone `-`, or after `--`; nothing is ever permuted
+//! (spec/supervision.md 0, spec/events-and-fdholding.md 0).
+
+use std::ffi::{CStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
+
+use crate::error::Die;
+use crate::sys::cptr::{self, CPtr};
+use crate::{die, text};
+
+/// The words of a command line, as the kernel gave them.
+#[derive(Clone, Copy)]
+pub struct Args(&'static [CPtr<'static>]);
+
+impl std::fmt::Debug for Args {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl Args {
+    /// From an argv with its end mark; the first word is the program's name.
+    pub fn new(argv: &'static [CPtr<'static>]) -> Self {
+        Args(argv)
+    }
+
+    /// Number of words.
+    pub fn len(self) -> usize {
+        self.0.len() - 1
+    }
+
+    /// Whether there is no word.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// One word.
+    pub fn get(self, index: usize) -> Option<&'static CStr> {
+        self.0.get(index)?.get()
+    }
+
+    /// The words.
+    pub fn iter(self) -> impl Iterator<Item = &'static CStr> + Clone {
+        self.0.iter().map_while(|p| p.get())
+    }
+
+    /// The words from `index` on.
+    pub fn from(self, index: usize) -> Args {
+        Args(&self.0[index.min(self.len())..])
+    }
+
+    /// The words with their end mark, as exec and spawn take them.
+    pub fn list(self) -> &'static [CPtr<'static>] {
+        self.0
+    }
+
+    /// The words after the program's name, for programs without options.
+    pub fn operands(self) -> Args {
+        self.from(1)
+    }
+}
+
+/// The argument of an option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value(OsString);
+
+impl Value {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// The bytes, owned.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0.into_vec()
+    }
+
+    /// As a C string. An argument has no NUL in it.
+    pub fn into_cstring(self) -> std::ffi::CString {
+        std::ffi::CString::new(self.0.into_vec()).unwrap_or_default()
+    }
+
+    /// A 32-bit unsigned decimal number (spec/supervision.md 0); anything else is wrong usage.
+    pub fn u32(&self) -> Result<u32, Die> {
+        text::parse_u32(self.bytes()).ok_or_else(Die::usage)
+    }
+
+    /// A 64-bit unsigned decimal number; anything else is wrong usage.
+    pub fn u64(&self) -> Result<u64, Die> {
+        text::parse_u64(self.bytes()).ok_or_else(Die::usage)
+    }
+
+    /// A time limit in milliseconds; 0 is none.
+    pub fn limit(&self) -> Result<Option<Duration>, Die> {
+        Ok(text::limit(self.u32()?))
+    }
+}
+
+/// A long option: its name and the letter it stands for. Whether it takes a value follows from the letter.
+pub type Long = (&'static str, char);
+
+/// The options of a command line, one after the other, then its operands.
+#[derive(Debug)]
+pub struct Options {
+    parser: lexopt::Parser,
+    args: Args,
+    takes_value: &'static str,
+    long: Option<&'static [Long]>,
+    operands: Option<usize>,
+}
+
+impl Options {
+    /// The classic grammar. `takes_value`: the letters with an argument.
+    pub fn classic(args: Args, takes_value: &'static str) -> Self {
+        let words = args.operands().iter().map(|a| OsString::from_vec(a.to_bytes().to_vec()));
+        let mut parser = lexopt::Parser::from_args(words);
+        parser.set_short_equals(false);
+        Options { parser, args, takes_value, long: None, operands: None }
+    }
+
+    /// The long grammar.
+    pub fn long(args: Args, takes_value: &'static str, long: &'static [Long]) -> Self {
+        Options { long: Some(long), ..Self::classic(args, takes_value) }
+    }
+
+    /// The next option with its argument (empty if it takes none); `None` at the operands. A letter that the
+    /// program does not know is for it to refuse, with [`Options::unknown`].
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an Iterator of Results would need a ? and a Some around each use"
+    )]
+    pub fn next(&mut self) -> Result<Option<(char, Value)>, Die> {
+        loop {
+            let before = self.remaining();
+            match self.parser.next() {
+                Ok(None) => {
+                    self.operands = Some(self.args.len());
+                    return Ok(None);
+                }
+                Ok(Some(lexopt::Arg::Value(_))) => {
+                    self.operands = Some(self.args.len() - self.remaining().unwrap_or(0) - 1);
+                    return Ok(None);
+                }
+                Ok(Some(lexopt::Arg::Short(letter))) => {
+                    if let Some(value) = self.short_value(letter)? {
+                        return Ok(Some((letter, value)));
+                    }
+                }
+                Ok(Some(lexopt::Arg::Long(name))) => {
+                    let name = name.to_owned();
+                    return self.long_option(&name).map(Some);
+                }
+                Err(_) => return Err(Die::usage()),
+            }
+            debug_assert!(before != self.remaining() || before.is_none());
+        }
+    }
+
+    /// Words that are not parsed yet; `None` inside a cluster of letters.
+    fn remaining(&mut self) -> Option<usize> {
+        self.parser.try_raw_args().map(|raw| raw.as_slice().len())
+    }
+
+    /// The argument of a letter; `None` where the long grammar lets it pass as not given.
+    fn short_value(&mut self, letter: char) -> Result<Option<Value>, Die> {
+        if !self.takes_value.contains(letter) {
+            return Ok(Some(Value(OsString::new())));
+        }
+        if self.long.is_none() {
+            return self.parser.value().map(|v| Some(Value(v))).map_err(|_| Die::usage());
+        }
+        if let Some(attached) = self.parser.optional_value() {
+            return Ok(Some(Value(attached)));
+        }
+        let mut rest = self.parser.raw_args().map_err(|_| Die::usage())?;
+        match rest.peek() {
+            Some(word) if word != "--" => Ok(rest.next().map(Value)),
+            _ => Ok(None),
+        }
+    }
+
+    fn long_option(&mut self, name: &str) -> Result<(char, Value), Die> {
+        let Some(long) = self.long else { return Err(Die::usage()) };
+        let attached = self.parser.optional_value();
+        let found = long.iter().find(|(known, _)| *known == name).map(|&(_, letter)| letter);
+        match (found, attached) {
+            (Some(letter), Some(value)) if self.takes_value.contains(letter) => Ok((letter, Value(value))),
+            (Some(letter), None) if !self.takes_value.contains(letter) => Ok((letter, Value(OsString::new()))),
+            (Some(_), None) => Err(die!(100, "option --", name, " needs a value: --", name, "=VALUE")),
+            (Some(_), Some(_)) => Err(die!(100, "option --", name, " takes no value")),
+            (None, _) => Err(die!(100, "unrecognized option: --", name)),
+        }
+    }
+
+    /// The error for a letter that the program does not know.
+    pub fn unknown(&self, letter: char) -> Die {
+        match self.long {
+            None => Die::usage(),
+            Some(_) => die!(100, "unrecognized option: -", String::from(letter)),
+        }
+    }
+
+    /// The words after the options. To be called when [`Options::next`] has said `None`.
+    pub fn operands(&self) -> Args {
+        self.args.from(self.operands.unwrap_or(self.args.len()))
+    }
+}
+
+/// The words as a vector of pointers with an end mark, for a command line put together here.
+pub fn argv<'a>(words: impl IntoIterator<Item = &'a CStr>) -> Vec<CPtr<'a>> {
+    words.into_iter().map(CPtr::new).chain([cptr::CPtr::NULL]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CString;
+
+    fn args(words: &[&str]) -> Args {
+        let list: Vec<CPtr<'static>> = std::iter::once(&"prog")
+            .chain(words)
+            .map(|w| CPtr::new(Box::leak(CString::new(*w).unwrap().into_boxed_c_str())))
+            .chain([CPtr::NULL])
+            .collect();
+        Args::new(list.leak())
+    }
+
+    /// Parses to the end; the outcome as text: options, then operands after a bar.
+    fn outcome(mut options: Options) -> String {
+        let mut text = String::new();
+        loop {
+            match options.next() {
+                Ok(Some((letter, value))) => {
+                    text += &format!("{letter}{} ", String::from_utf8_lossy(value.bytes()));
+                }
+                Ok(None) => break,
+                Err(die) => return format!("{text}error {}", die.code()),
+            }
+        }
+        let rest: Vec<_> = options.operands().iter().map(|w| w.to_string_lossy().into_owned()).collect();
+        format!("{text}| {}", rest.join(" "))
+    }
+
+    #[test]
+    fn classic_options_follow_getopt() {
+        let cases: &[(&[&str], &str)] = &[
+            (&["-ab", "prog", "-x"], "a b | prog -x"),
+            (&["-t5", "x"], "t5 | x"),
+            (&["-t", "5", "x"], "t5 | x"),
+            (&["-t", "-1"], "t-1 | "),
+            (&["-t", "--", "x"], "t-- | x"),
+            (&["-t=5"], "t=5 | "),
+            (&["-at5"], "a t5 | "),
+            (&["-a", "--", "-x"], "a | -x"),
+            (&["p", "--", "q"], "| p -- q"),
+            (&["-a", "-", "-b"], "a | - -b"),
+            (&["--and"], "error 100"),
+            (&["-t"], "error 100"),
+            (&[], "| "),
+        ];
+        for (words, want) in cases {
+            assert_eq!(outcome(Options::classic(args(words), "t")), *want, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn long_options_need_an_attached_value() {
+        const LONG: &[Long] = &[("and", 'a'), ("timeout", 't')];
+        let cases: &[(&[&str], &str)] = &[
+            (&["--and", "--timeout=5", "x"], "a t5 | x"),
+            (&["--timeout", "5"], "error 100"),
+            (&["--and=x"], "error 100"),
+            (&["--bogus"], "error 100"),
+            (&["--timeout="], "t | "),
+            (&["-a", "-t"], "a | "),
+            (&["-t", "--", "x"], "| x"),
+            (&["-t", "7", "--", "-x"], "t7 | -x"),
+            (&["-at7", "x"], "a t7 | x"),
+        ];
+        for (words, want) in cases {
+            assert_eq!(outcome(Options::long(args(words), "t", LONG)), *want, "{words:?}");
+        }
+    }
+}

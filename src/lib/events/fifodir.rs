@@ -1,0 +1,176 @@
+//! Making, notifying and cleaning a fifodir.
+
+use std::ffi::{CStr, CString};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, stat};
+use nix::unistd::{Gid, Uid, chown, mkdir, unlink};
+
+use crate::sys::fd::{open_file, write};
+use crate::sys::{dir, signal};
+
+/// Length of the name of a subscriber's fifo: `ftrig1:`, a time stamp, `:`, six random characters.
+pub const FIFO_NAME: usize = 39;
+
+/// Who may subscribe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Anyone: mode 01733.
+    Public,
+    /// Members of a group: mode 03730; the setgid bit gives fifos that group.
+    Group(Gid),
+}
+
+/// Makes a fifodir with exact owner and mode, whatever the umask; `force` also sets them on one that exists.
+///
+/// An existing directory must belong to the real uid (EACCES) and be a directory (ENOTDIR); without `force` it is
+/// otherwise left as it is.
+pub fn make(path: &CStr, access: Access, force: bool) -> Result<(), Errno> {
+    match mkdir(path, Mode::S_IRWXU) {
+        Ok(()) => set_access(path, access),
+        Err(Errno::EEXIST) => {
+            let found = stat(path)?;
+            if Uid::from_raw(found.st_uid) != Uid::current() {
+                return Err(Errno::EACCES);
+            }
+            if found.st_mode & libc::S_IFMT != libc::S_IFDIR {
+                return Err(Errno::ENOTDIR);
+            }
+            if force { set_access(path, access) } else { Ok(()) }
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Sets group and mode; the group first, since changing it clears the setgid bit.
+pub fn set_access(path: &CStr, access: Access) -> Result<(), Errno> {
+    let mode = match access {
+        Access::Public => 0o1733,
+        Access::Group(gid) => {
+            chown(path, None, Some(gid))?;
+            0o3730
+        }
+    };
+    chmod(path, mode)
+}
+
+/// Sets a mode exactly, following links.
+pub fn chmod(path: &CStr, mode: u32) -> Result<(), Errno> {
+    let mode = Mode::from_bits_truncate(mode as libc::mode_t);
+    fchmodat(nix::fcntl::AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink)
+}
+
+/// Sends `letters`, at most PIPE_BUF, to every subscriber, in one write each.
+///
+/// Never blocks: a full fifo misses them. A fifo that nobody reads is removed. The only error is a directory that
+/// cannot be opened or read. SIGPIPE must not kill the caller: see [`signal::neutralise`].
+pub fn notify(path: &CStr, letters: &[u8]) -> Result<(), Errno> {
+    for_each_fifo(path, |fifo| match open_file(fifo, OFlag::O_WRONLY | OFlag::O_NONBLOCK, 0) {
+        Ok(fd) => write(&fd, letters) == Err(Errno::EPIPE),
+        Err(errno) => errno == Errno::ENXIO,
+    })
+}
+
+/// Removes the fifos of subscribers that are gone.
+pub fn clean(path: &CStr) -> Result<(), Errno> {
+    for_each_fifo(path, |fifo| {
+        open_file(fifo, OFlag::O_WRONLY | OFlag::O_NONBLOCK, 0).is_err_and(|e| e == Errno::ENXIO)
+    })
+}
+
+/// Calls `is_stale` with the path of each subscriber's fifo and removes those for which it says so.
+fn for_each_fifo(path: &CStr, mut is_stale: impl FnMut(&CStr) -> bool) -> Result<(), Errno> {
+    let mut buffer = [0u8; libc::PATH_MAX as usize];
+    let prefix = path.to_bytes();
+    dir::for_each(path, |name| {
+        if name.to_bytes().len() != FIFO_NAME || !name.to_bytes().starts_with(b"ftrig1:@") {
+            return Ok(());
+        }
+        let length = prefix.len() + 1 + FIFO_NAME;
+        let Some(target) = buffer.get_mut(..=length) else { return Err(Errno::ENAMETOOLONG) };
+        target[..prefix.len()].copy_from_slice(prefix);
+        target[prefix.len()] = b'/';
+        target[prefix.len() + 1..].copy_from_slice(name.to_bytes_with_nul());
+        let fifo = CStr::from_bytes_with_nul(target).map_err(|_| Errno::EINVAL)?;
+        if is_stale(fifo) {
+            let _ = unlink(fifo);
+        }
+        Ok(())
+    })
+}
+
+/// `parent/child` as a C string.
+pub fn join(parent: &CStr, child: &CStr) -> CString {
+    let mut path = parent.to_bytes().to_vec();
+    path.push(b'/');
+    path.extend_from_slice(child.to_bytes());
+    CString::new(path).unwrap_or_default()
+}
+
+/// For programs that notify: a reader that vanishes is an EPIPE, not a death by SIGPIPE.
+pub fn ignore_vanishing_readers() {
+    let _ = signal::neutralise(signal::Signal::SIGPIPE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::subscription::Subscription;
+    use std::os::unix::ffi::OsStrExt;
+
+    fn fifodir() -> (tempfile::TempDir, CString) {
+        let base = tempfile::tempdir().unwrap();
+        let path = CString::new(base.path().join("event").as_os_str().as_bytes()).unwrap();
+        make(&path, Access::Group(Gid::effective()), false).unwrap();
+        (base, path)
+    }
+
+    fn names(path: &CStr) -> Vec<CString> {
+        let mut list = Vec::new();
+        dir::for_each(path, |name| {
+            list.push(name.to_owned());
+            Ok(())
+        })
+        .unwrap();
+        list
+    }
+
+    #[test]
+    fn letters_reach_every_subscriber_in_one_piece() {
+        ignore_vanishing_readers();
+        let (_base, path) = fifodir();
+        let mut one = Subscription::new(&path).unwrap();
+        let mut two = Subscription::new(&path).unwrap();
+        notify(&path, b"dD").unwrap();
+        for subscription in [&mut one, &mut two] {
+            let mut buffer = [0; 8];
+            assert_eq!(subscription.read(&mut buffer), Ok(2));
+            assert_eq!(&buffer[..2], b"dD");
+            assert_eq!(subscription.read(&mut buffer), Err(Errno::EAGAIN));
+        }
+        drop((one, two));
+        assert!(names(&path).is_empty());
+    }
+
+    #[test]
+    fn a_fifo_without_reader_is_removed_and_other_names_are_not() {
+        let (base, path) = fifodir();
+        let stale = base.path().join("event/ftrig1:@400000006553f12500000000:abcdef");
+        nix::unistd::mkfifo(&stale, Mode::from_bits_truncate(0o622)).unwrap();
+        std::fs::write(base.path().join("event/other"), b"").unwrap();
+        clean(&path).unwrap();
+        assert_eq!(names(&path), [c"other".to_owned()]);
+    }
+
+    #[test]
+    fn a_full_fifo_loses_letters_but_stays() {
+        ignore_vanishing_readers();
+        let (_base, path) = fifodir();
+        let _subscription = Subscription::new(&path).unwrap();
+        for _ in 0..100 {
+            notify(&path, &[b'x'; 4096]).unwrap();
+        }
+        assert_eq!(names(&path).len(), 1);
+    }
+}

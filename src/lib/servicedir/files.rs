@@ -1,0 +1,77 @@
+//! The one-line files of a service directory (spec/supervision.md 1): at most a few bytes are read, the text up to
+//! the first newline counts, and what cannot be understood is a warning and the default.
+
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+
+use crate::sys::{Errno, fd};
+use crate::{text, warn};
+
+/// Bytes that are read for a number.
+const NUMBER: usize = 11;
+/// Bytes that are read for a signal.
+const SIGNAL: usize = 15;
+
+/// `dir/name`.
+pub fn path(dir: &CStr, name: &str) -> CString {
+    CString::new([dir.to_bytes(), b"/", name.as_bytes()].concat()).unwrap_or_default()
+}
+
+/// Whether the file exists, by whatever name rules the kernel has; an error other than absence counts as there.
+pub fn exists(path: &CStr) -> bool {
+    !matches!(nix::unistd::access(path, nix::unistd::AccessFlags::F_OK), Err(Errno::ENOENT | Errno::ENOTDIR))
+}
+
+/// The first line of a small file, parsed. `None` if it is not there, or, with a warning, if it cannot be read or
+/// understood.
+pub fn read<T, const MOST: usize>(path: &CStr, parse: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
+    let mut buffer = [0; MOST];
+    match fd::read_file(path, &mut buffer) {
+        Ok(bytes) => {
+            let value = parse(first_line(bytes));
+            if value.is_none() {
+                warn!("invalid ", path, ": using the default");
+            }
+            value
+        }
+        Err(Errno::ENOENT) => None,
+        Err(errno) => {
+            warn!(errno => "unable to read ", path, ", using the default");
+            None
+        }
+    }
+}
+
+/// An unsigned number.
+pub fn number(path: &CStr) -> Option<u32> {
+    read::<_, NUMBER>(path, text::parse_u32)
+}
+
+/// A number of milliseconds; 0 is no limit.
+pub fn limit(path: &CStr, default: Option<Duration>) -> Option<Duration> {
+    number(path).map_or(default, text::limit)
+}
+
+/// A signal by name or number.
+pub fn signal(path: &CStr) -> Option<i32> {
+    read::<_, SIGNAL>(path, text::parse_signal)
+}
+
+/// What comes before the first newline.
+pub fn first_line(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&b| b == b'\n').next().unwrap_or(b"")
+}
+
+/// Replaces `path` by a file with these bytes, never seen half-written: `path.new`, then rename. Mode 0666 less the
+/// umask. Nothing is left behind on failure.
+pub fn replace(path: &CStr, new: &CStr, bytes: &[u8]) -> Result<(), Errno> {
+    let file = fd::open_file(new, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NONBLOCK, 0o666)?;
+    let cwd = nix::fcntl::AT_FDCWD;
+    let done = fd::write_all(&file, bytes).and_then(|()| nix::fcntl::renameat(cwd, new, cwd, path));
+    if done.is_err() {
+        let _ = nix::unistd::unlink(new);
+    }
+    done
+}

@@ -1,0 +1,3 @@
+//! The supervision tree and its clients (spec/supervision.md).
+
+pub mod svok;

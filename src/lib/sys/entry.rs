@@ -1,0 +1,81 @@
+//! Where every program begins: the C `main` of [`program!`](crate::program) lands here.
+
+use std::ffi::CStr;
+use std::sync::OnceLock;
+
+use libc::{c_char, c_int};
+
+use super::cptr::{self, CPtr};
+use crate::cli::Args;
+use crate::error::{self, Die, Exit, Program};
+
+static PROGRAM: OnceLock<&'static Program> = OnceLock::new();
+
+/// The program that runs, once [`start`] was called; before that (in unit tests) a nameless one.
+pub fn program() -> &'static Program {
+    static NONE: Program = Program { name: "s6", usage: "", run: |_| Ok(Exit::Code(0)) };
+    PROGRAM.get().copied().unwrap_or(&NONE)
+}
+
+/// Runs `program` with the arguments of a C `main` and ends the process with its exit code.
+///
+/// # Safety
+/// To be called once, from `main`, with the argc and argv that `main` was given.
+pub unsafe fn start(program: &'static Program, argc: c_int, argv: *const *const c_char) -> ! {
+    // SAFETY: the caller hands on what the C runtime gave it.
+    unsafe { start_skipping(program, argc, argv, 0) }
+}
+
+/// As [`start`], leaving out the first `skip` words: `s6-rs svc -u dir` runs svc with `svc -u dir`.
+///
+/// # Safety
+/// As [`start`]; `skip` is less than `argc`, or both are 0.
+pub unsafe fn start_skipping(program: &'static Program, argc: c_int, argv: *const *const c_char, skip: usize) -> ! {
+    let _ = PROGRAM.set(program);
+    std::panic::set_hook(Box::new(|info| {
+        error::report("fatal: internal error: ", &[&info.to_string()], None);
+        end(101);
+    }));
+    // SAFETY: argv of main is null-terminated and lives as long as the process; argc may be 0 with a null argv[0].
+    let argv: &'static [CPtr<'static>] = if argc > 0 { unsafe { cptr::slice_from_raw(argv) } } else { &[CPtr::NULL] };
+    let argv = &argv[skip..];
+    let code = match (program.run)(Args::new(argv)) {
+        Ok(Exit::Code(code)) => code,
+        Ok(Exit::Exec(exec)) => {
+            let die = exec.execute();
+            die.print();
+            die.code()
+        }
+        Err(die) => {
+            die.print();
+            die.code()
+        }
+    };
+    end(code)
+}
+
+/// Ends the process at once, without atexit handlers: nothing of ours is buffered in the C library.
+pub fn end(code: u8) -> ! {
+    // SAFETY: _exit takes any int and does not return.
+    unsafe { libc::_exit(code.into()) }
+}
+
+/// The name under which a multi-call binary was called: the last component of argv[0].
+///
+/// # Safety
+/// As [`start`].
+pub unsafe fn called_as(argc: c_int, argv: *const *const c_char, word: usize) -> Option<&'static [u8]> {
+    if usize::try_from(argc).unwrap_or(0) <= word {
+        return None;
+    }
+    // SAFETY: word < argc, so argv[word] is a C string that lives as long as the process.
+    let name: &'static CStr = unsafe { CStr::from_ptr(*argv.add(word)) };
+    name.to_bytes().rsplit(|&b| b == b'/').next()
+}
+
+impl Die {
+    /// Prints the message of this error on stderr, with the program's name in front.
+    pub fn print(&self) {
+        self.print_as(program());
+    }
+}

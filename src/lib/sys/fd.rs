@@ -1,0 +1,177 @@
+//! Descriptors: the standard three, inherited ones by number, and the flags that matter.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::sys::stat::Mode;
+
+use super::{Errno, check};
+
+/// Standard input. Reading it says EBADF if the program was started without.
+pub const STDIN: BorrowedFd<'static> = standard(0);
+/// Standard output.
+pub const STDOUT: BorrowedFd<'static> = standard(1);
+/// Standard error.
+pub const STDERR: BorrowedFd<'static> = standard(2);
+
+const fn standard(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: 0, 1 and 2 are never closed through an OwnedFd: inherited() refuses them, close_standard() is the
+    // one explicit way and leaves only EBADF behind.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Opens a file close-on-exec. `mode` counts when O_CREAT is among the flags, less the umask.
+pub fn open_file(path: &CStr, flags: OFlag, mode: u32) -> Result<OwnedFd, Errno> {
+    loop {
+        match open(path, flags | OFlag::O_CLOEXEC, Mode::from_bits_truncate(mode as libc::mode_t)) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Opens /dev/null on each of 0, 1, 2 that is closed, so that nothing of ours ever lands there.
+pub fn open_missing_standard() -> Result<(), Errno> {
+    for number in 0..=2 {
+        if !is_open(number) {
+            let null = open(c"/dev/null", OFlag::O_RDWR, Mode::empty())?;
+            // Opening takes the lowest free number, which is this one, unless another thread interferes: none does.
+            std::mem::forget(null);
+        }
+    }
+    Ok(())
+}
+
+/// Whether descriptor `number` is open in this process.
+pub fn is_open(number: RawFd) -> bool {
+    // SAFETY: F_GETFD touches no memory.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
+}
+
+/// Takes ownership of a descriptor that the parent left open, by number, and makes it close-on-exec.
+/// EBADF if it is not open or is one of the standard three. To be called once for a number.
+pub fn inherited(number: RawFd) -> Result<OwnedFd, Errno> {
+    if number <= 2 {
+        return Err(Errno::EBADF);
+    }
+    set_cloexec(number, true)?;
+    // SAFETY: the number is open (F_SETFD succeeded), and by contract nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Borrows an inherited descriptor by number for a moment. EBADF if it is not open.
+pub fn borrow(number: RawFd) -> Result<BorrowedFd<'static>, Errno> {
+    if !is_open(number) {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: it is open now; callers use it at once, for descriptors they were told to use by their user.
+    Ok(unsafe { BorrowedFd::borrow_raw(number) })
+}
+
+/// Closes a descriptor by number, also a standard one. Errors are of no interest.
+pub fn close(number: RawFd) {
+    // SAFETY: close touches no memory; the callers give numbers that no OwnedFd holds.
+    unsafe { libc::close(number) };
+}
+
+/// Makes `number` refer to the same open file as `fd` (dup2), without close-on-exec. The same number: only the flag.
+pub fn install(fd: BorrowedFd<'_>, number: RawFd) -> Result<(), Errno> {
+    if fd.as_raw_fd() == number {
+        return set_cloexec(number, false);
+    }
+    // SAFETY: dup2 touches no memory.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+}
+
+/// Moves an owned descriptor to `number`, without close-on-exec, closing the original: for what the next program
+/// finds at an agreed place.
+pub fn hand_over(fd: OwnedFd, number: RawFd) -> Result<(), Errno> {
+    install(fd.as_fd(), number)?;
+    if fd.as_raw_fd() == number {
+        std::mem::forget(fd);
+    }
+    Ok(())
+}
+
+/// Keeps a descriptor open for the program that is executed next, where it is.
+pub fn leak_to_exec(fd: OwnedFd) -> Result<RawFd, Errno> {
+    set_cloexec(fd.as_raw_fd(), false)?;
+    Ok(std::os::fd::IntoRawFd::into_raw_fd(fd))
+}
+
+/// A close-on-exec duplicate, at `lowest` or above.
+pub fn duplicate(fd: impl AsFd, lowest: RawFd) -> Result<OwnedFd, Errno> {
+    let number = fcntl(fd.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(lowest))?;
+    // SAFETY: fcntl just made this descriptor; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Puts /dev/null in the place of a standard descriptor.
+pub fn to_dev_null(number: RawFd) -> Result<(), Errno> {
+    let null = open_file(c"/dev/null", OFlag::O_RDWR, 0)?;
+    install(null.as_fd(), number)
+}
+
+/// Sets or clears close-on-exec by number.
+pub fn set_cloexec(number: RawFd, on: bool) -> Result<(), Errno> {
+    let flags = if on { FdFlag::FD_CLOEXEC.bits() } else { 0 };
+    // SAFETY: F_SETFD touches no memory.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, flags) }).map(drop)
+}
+
+/// Sets or clears O_NONBLOCK, on the open file that all duplicates share.
+pub fn set_nonblocking(fd: impl AsFd, on: bool) -> Result<(), Errno> {
+    let old = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL)?);
+    let new = if on { old | OFlag::O_NONBLOCK } else { old - OFlag::O_NONBLOCK };
+    if new != old {
+        fcntl(fd.as_fd(), FcntlArg::F_SETFL(new))?;
+    }
+    Ok(())
+}
+
+/// A pipe, both ends close-on-exec and blocking: (read end, write end).
+pub fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
+    nix::unistd::pipe2(OFlag::O_CLOEXEC)
+}
+
+/// Reads once; EINTR is retried.
+pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    retry(|| nix::unistd::read(fd.as_fd(), buffer))
+}
+
+/// Writes once, which may be less than all; EINTR is retried.
+pub fn write(fd: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
+    retry(|| nix::unistd::write(fd.as_fd(), bytes))
+}
+
+/// Writes everything to a blocking descriptor.
+pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        bytes = &bytes[write(fd.as_fd(), bytes)?..];
+    }
+    Ok(())
+}
+
+/// Repeats a call until no signal interrupts it.
+pub fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// The start of a file, up to `buffer`'s length, for the small files of service directories.
+pub fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+    let file = open_file(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?;
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match read(&file, &mut buffer[filled..])? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(&buffer[..filled])
+}

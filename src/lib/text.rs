@@ -1,0 +1,165 @@
+//! Numbers, signal names and the other small grammars that the whole suite shares (spec/supervision.md 0).
+
+use std::time::Duration;
+
+/// A decimal number of at most 20 digits, written without allocation.
+#[derive(Clone, Copy, Debug)]
+pub struct Decimal {
+    digits: [u8; 20],
+    start: usize,
+}
+
+impl Decimal {
+    /// The digits.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.digits[self.start..]
+    }
+}
+
+/// `number` in decimal digits.
+pub fn decimal(number: impl Into<u64>) -> Decimal {
+    let mut rest = number.into();
+    let mut out = Decimal { digits: [b'0'; 20], start: 20 };
+    loop {
+        out.start -= 1;
+        out.digits[out.start] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            return out;
+        }
+    }
+}
+
+/// A whole word of decimal digits that fits 64 bits: no sign, no blank, at least one digit.
+pub fn parse_u64(word: &[u8]) -> Option<u64> {
+    if word.is_empty() {
+        return None;
+    }
+    word.iter().try_fold(0u64, |sum, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// A whole word of decimal digits that fits 32 bits.
+pub fn parse_u32(word: &[u8]) -> Option<u32> {
+    parse_u64(word)?.try_into().ok()
+}
+
+/// A time limit in milliseconds: 0 is none, and what C programs cannot hold as an int is endless too.
+pub fn limit(milliseconds: u32) -> Option<Duration> {
+    (1..=i32::MAX as u32).contains(&milliseconds).then(|| Duration::from_millis(milliseconds.into()))
+}
+
+/// Signal names with their numbers on this system. The first name of a number is the one that is printed: IOT, not
+/// ABRT, CLD, not CHLD, IO, not POLL, as the original prints them.
+const SIGNALS: &[(&str, i32)] = &[
+    #[cfg(target_os = "linux")]
+    ("IOT", libc::SIGABRT),
+    ("ABRT", libc::SIGABRT),
+    ("ALRM", libc::SIGALRM),
+    ("BUS", libc::SIGBUS),
+    #[cfg(target_os = "linux")]
+    ("CLD", libc::SIGCHLD),
+    ("CHLD", libc::SIGCHLD),
+    ("CONT", libc::SIGCONT),
+    ("FPE", libc::SIGFPE),
+    ("HUP", libc::SIGHUP),
+    ("ILL", libc::SIGILL),
+    ("INT", libc::SIGINT),
+    ("IO", libc::SIGIO),
+    ("KILL", libc::SIGKILL),
+    ("PIPE", libc::SIGPIPE),
+    #[cfg(target_os = "linux")]
+    ("POLL", libc::SIGPOLL),
+    ("PROF", libc::SIGPROF),
+    #[cfg(target_os = "linux")]
+    ("PWR", libc::SIGPWR),
+    ("QUIT", libc::SIGQUIT),
+    ("SEGV", libc::SIGSEGV),
+    #[cfg(target_os = "linux")]
+    ("STKFLT", libc::SIGSTKFLT),
+    ("STOP", libc::SIGSTOP),
+    ("SYS", libc::SIGSYS),
+    ("TERM", libc::SIGTERM),
+    ("TRAP", libc::SIGTRAP),
+    ("TSTP", libc::SIGTSTP),
+    ("TTIN", libc::SIGTTIN),
+    ("TTOU", libc::SIGTTOU),
+    ("URG", libc::SIGURG),
+    ("USR1", libc::SIGUSR1),
+    ("USR2", libc::SIGUSR2),
+    ("VTALRM", libc::SIGVTALRM),
+    ("WINCH", libc::SIGWINCH),
+    ("XCPU", libc::SIGXCPU),
+    ("XFSZ", libc::SIGXFSZ),
+];
+
+/// The highest signal number that is taken: Linux has 64.
+const HIGHEST_SIGNAL: u32 = 64;
+
+/// A signal by name, in any case, with or without `SIG`, or by number, also as `SIG15`.
+pub fn parse_signal(word: &[u8]) -> Option<i32> {
+    let upper = word.to_ascii_uppercase();
+    let name = upper.strip_prefix(b"SIG").unwrap_or(&upper);
+    if let Some(&(_, number)) = SIGNALS.iter().find(|(known, _)| known.as_bytes() == name) {
+        return Some(number);
+    }
+    parse_u32(name).filter(|n| (1..=HIGHEST_SIGNAL).contains(n)).map(|n| n as i32)
+}
+
+/// The name of a signal with its `SIG`, as the original prints it; `???` if it has none.
+pub fn signal_name(number: i32) -> String {
+    match SIGNALS.iter().find(|&&(_, known)| known == number) {
+        Some((name, _)) => format!("SIG{name}"),
+        None => "???".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_whole_words_of_digits() {
+        for (word, want) in [("0", Some(0)), ("007", Some(7)), ("4294967295", Some(u32::MAX)), ("4294967296", None)] {
+            assert_eq!(parse_u32(word.as_bytes()), want, "{word}");
+        }
+        for word in ["", "+3", "-1", " 3", "3 ", "3x", "0x3", "99999999999999999999999"] {
+            assert_eq!(parse_u32(word.as_bytes()), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn decimals_print_all_numbers() {
+        for number in [0, 9, 10, 4096, u64::MAX] {
+            assert_eq!(decimal(number).as_bytes(), number.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn signals_have_names_in_any_case_and_numbers() {
+        for (word, want) in [
+            ("TERM", Some(15)),
+            ("sigterm", Some(15)),
+            ("15", Some(15)),
+            ("SIG15", Some(15)),
+            ("iot", Some(6)),
+            ("ABRT", Some(6)),
+        ] {
+            assert_eq!(parse_signal(word.as_bytes()), want, "{word}");
+        }
+        for word in ["", "SIG", "bogus", "0", "65", "99999999999", "-1"] {
+            assert_eq!(parse_signal(word.as_bytes()), None, "{word}");
+        }
+        assert_eq!(signal_name(15), "SIGTERM");
+        assert_eq!(signal_name(63), "???");
+    }
+
+    #[test]
+    fn the_zero_limit_is_none() {
+        assert_eq!(limit(0), None);
+        assert_eq!(limit(5), Some(Duration::from_millis(5)));
+        assert_eq!(limit(u32::MAX), None);
+    }
+}
