@@ -2,3 +2,8 @@
 
 pub mod fifodir;
 pub mod subscription;
+
+use crate::error::Program;
+
+/// The programs of this family.
+pub const PROGRAMS: &[&Program] = &[];

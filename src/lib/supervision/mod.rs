@@ -1,3 +1,8 @@
 //! The supervision tree and its clients (spec/supervision.md).
 
 pub mod svok;
+
+use crate::error::Program;
+
+/// The programs of this family.
+pub const PROGRAMS: &[&Program] = &[&svok::PROGRAM];

@@ -1,0 +1,6 @@
+//! Chain-loaders: programs that change one thing about themselves and become another (spec/logging-and-chainloaders.md\n//! 7 to 14).
+
+use crate::error::Program;
+
+/// The programs of this family.
+pub const PROGRAMS: &[&Program] = &[];

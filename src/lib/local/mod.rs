@@ -1,0 +1,6 @@
+//! Local services over unix sockets, and privilege without suid (spec/local-services-and-instances.md 1 to 5).
+
+use crate::error::Program;
+
+/// The programs of this family.
+pub const PROGRAMS: &[&Program] = &[];

@@ -1,0 +1,58 @@
+//! The house is in order: every program has its man page, its line in the README, its file in src/bin.
+
+use std::path::Path;
+
+/// Whether one of the sections has a page of that name.
+fn man_page(name: &str) -> Option<String> {
+    ["1", "8"].iter().find_map(|section| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("doc/man/{name}.{section}"))).ok()
+    })
+}
+
+#[test]
+fn every_program_has_its_file_in_src_bin() {
+    let mut files: Vec<String> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .filter(|name| name != "s6-rs")
+        .collect();
+    let mut programs: Vec<String> = s6::programs::all().map(|p| p.name.to_owned()).collect();
+    files.sort();
+    programs.sort();
+    assert_eq!(files, programs);
+}
+
+/// The letters of the options in a synopsis: what follows a dash at the beginning of a word.
+fn letters(synopsis: &str) -> std::collections::BTreeSet<char> {
+    synopsis
+        .split([' ', '|', '[', ']'])
+        .filter_map(|word| word.strip_prefix('-'))
+        .filter(|word| !word.starts_with('-'))
+        .flat_map(str::chars)
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '/')
+        .collect()
+}
+
+#[test]
+fn every_program_has_a_man_page_that_names_its_options() {
+    for program in s6::programs::all() {
+        let page = man_page(program.name).unwrap_or_else(|| panic!("doc/man/{} is missing", program.name));
+        for letter in letters(program.usage) {
+            let named = page.lines().any(|line| {
+                line.split_whitespace()
+                    .collect::<Vec<_>>()
+                    .windows(2)
+                    .any(|pair| pair[0].ends_with("Fl") && (pair[1].starts_with(letter) || pair[1].contains(letter)))
+            });
+            assert!(named, "doc/man/{}: option -{letter} is not there", program.name);
+        }
+    }
+}
+
+#[test]
+fn every_program_has_its_line_in_the_readme() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    for program in s6::programs::all() {
+        assert!(readme.contains(&format!("| `{}` |", program.name)), "README.md: no row for {}", program.name);
+    }
+}
