@@ -1,28 +1,37 @@
 //! Numbers, signal names and the other small grammars that the whole suite shares (spec/supervision.md 0).
 
+use std::ffi::CStr;
 use std::time::Duration;
 
 /// A decimal number of at most 20 digits, written without allocation.
 #[derive(Clone, Copy, Debug)]
 pub struct Decimal {
-    digits: [u8; 20],
+    /// The digits at the end, and a NUL.
+    text: [u8; Decimal::DIGITS + 1],
     start: usize,
 }
 
 impl Decimal {
+    const DIGITS: usize = 20;
+
     /// The digits.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.digits[self.start..]
+        &self.text[self.start..Self::DIGITS]
+    }
+
+    /// The digits as a C string, for an argv.
+    pub fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_with_nul(&self.text[self.start..]).unwrap_or(c"")
     }
 }
 
 /// `number` in decimal digits.
 pub fn decimal(number: impl Into<u64>) -> Decimal {
     let mut rest = number.into();
-    let mut out = Decimal { digits: [b'0'; 20], start: 20 };
+    let mut out = Decimal { text: [0; Decimal::DIGITS + 1], start: Decimal::DIGITS };
     loop {
         out.start -= 1;
-        out.digits[out.start] = b'0' + (rest % 10) as u8;
+        out.text[out.start] = b'0' + (rest % 10) as u8;
         rest /= 10;
         if rest == 0 {
             return out;
@@ -134,6 +143,7 @@ mod tests {
     fn decimals_print_all_numbers() {
         for number in [0, 9, 10, 4096, u64::MAX] {
             assert_eq!(decimal(number).as_bytes(), number.to_string().as_bytes());
+            assert_eq!(decimal(number).as_c_str().to_bytes(), number.to_string().as_bytes());
         }
     }
 

@@ -1,6 +1,13 @@
 //! `supervise/death_tally`: the last deaths of a service, 14 bytes each, oldest first (spec/supervision.md 2.2).
 
+use std::ffi::CStr;
+
+use nix::fcntl::{OFlag, renameat};
+use nix::sys::uio::pread;
+use nix::unistd::unlink;
+
 use crate::sys::wait::WaitStatus;
+use crate::sys::{Errno, fd};
 use crate::tai::{PACKED, Tai64n};
 
 /// Bytes of one entry.
@@ -51,6 +58,52 @@ pub fn unpack(bytes: &[u8]) -> Option<impl DoubleEndedIterator<Item = Death> + E
     rest.is_empty().then(|| entries.iter().map(Death::unpack))
 }
 
+/// Adds a death to the file `path` and keeps the newest `most` (at least 1), never seen half-written: `new`, then
+/// rename. A file of odd size counts as empty. Copies piecewise, so a long tally costs a supervisor no memory.
+pub fn append(path: &CStr, new: &CStr, death: &Death, most: usize) -> Result<(), Errno> {
+    const PIECE: usize = 128 * ENTRY;
+    let old = match fd::open_file(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0) {
+        Ok(file) => Some(file),
+        Err(Errno::ENOENT) => None,
+        Err(errno) => return Err(errno),
+    };
+    let size = match &old {
+        Some(file) => nix::sys::stat::fstat(file)?.st_size.max(0) as usize,
+        None => 0,
+    };
+    let kept = if size % ENTRY == 0 { (size / ENTRY).min(most - 1) * ENTRY } else { 0 };
+    let copy = |new: &std::os::fd::OwnedFd| {
+        let mut buffer = [0; PIECE + ENTRY];
+        let mut offset = size - kept;
+        loop {
+            let mut filled = match &old {
+                Some(file) if offset < size => {
+                    fd::retry(|| pread(file, &mut buffer[..PIECE.min(size - offset)], offset as libc::off_t))?
+                }
+                _ => 0,
+            };
+            offset += filled;
+            let last = filled == 0 || offset >= size;
+            if last {
+                buffer[filled..filled + ENTRY].copy_from_slice(&death.pack());
+                filled += ENTRY;
+            }
+            fd::write_all(new, &buffer[..filled])?;
+            if last {
+                return Ok(());
+            }
+        }
+    };
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NONBLOCK;
+    let file = fd::open_file(new, flags, 0o666)?;
+    let cwd = nix::fcntl::AT_FDCWD;
+    let done = copy(&file).and_then(|()| renameat(cwd, new, cwd, path));
+    if done.is_err() {
+        let _ = unlink(new);
+    }
+    done
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +113,25 @@ mod tests {
         let stamp = Tai64n { seconds: 1, nanoseconds: 2 };
         assert_eq!(Death::new(stamp, WaitStatus::exited(7)).pack(), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 7, 0]);
         assert_eq!(Death::new(stamp, WaitStatus::from_raw(9)).pack()[PACKED..], [137, 9]);
+    }
+
+    #[test]
+    fn the_newest_deaths_are_kept() {
+        let base = tempfile::tempdir().unwrap();
+        let path = |name: &str| std::ffi::CString::new(format!("{}/{name}", base.path().display())).unwrap();
+        for (most, deaths) in [(1, 3), (3, 2), (300, 299), (300, 700), (4096, 4200)] {
+            let _ = std::fs::remove_file(base.path().join("tally"));
+            for n in 0..deaths {
+                let stamp = Tai64n { seconds: n, nanoseconds: 0 };
+                append(&path("tally"), &path("tally.new"), &Death::new(stamp, WaitStatus::exited(1)), most).unwrap();
+            }
+            let bytes = std::fs::read(base.path().join("tally")).unwrap();
+            let kept: Vec<u64> = unpack(&bytes).unwrap().map(|d| d.stamp.seconds).collect();
+            assert_eq!(kept, (deaths.saturating_sub(most as u64)..deaths).collect::<Vec<_>>());
+        }
+        std::fs::write(base.path().join("tally"), b"odd").unwrap();
+        append(&path("tally"), &path("tally.new"), &Death::new(Tai64n::default(), WaitStatus::exited(1)), 9).unwrap();
+        assert_eq!(std::fs::metadata(base.path().join("tally")).unwrap().len(), ENTRY as u64);
     }
 
     #[test]

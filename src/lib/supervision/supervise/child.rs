@@ -1,0 +1,159 @@
+//! Starting run and finish: what they are given, and what of the service directory decides it
+//! (spec/supervision.md 3.2, 3.3).
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+
+use crate::servicedir::files;
+use crate::sys::cptr::CPtr;
+use crate::sys::spawn::{Redirect, Session, Spawn};
+use crate::sys::wait::WaitStatus;
+use crate::sys::{Errno, Pid, fd, lock};
+use crate::text;
+use crate::warn;
+
+/// How long finish may run if `timeout-finish` does not say.
+const FINISH: Duration = Duration::from_millis(5000);
+
+/// Why run was not started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// It may work later.
+    Failed,
+    /// The directory forbids it until somebody changes it.
+    Refused,
+}
+
+/// A run that was started.
+#[derive(Debug)]
+pub struct Started {
+    /// Its process.
+    pub pid: Pid,
+    /// Where its newline will come from, if it has a `notification-fd`.
+    pub notification: Option<OwnedFd>,
+}
+
+/// Starts `./run` with the service directory, as given on our command line, for argument. Warns of what is wrong.
+pub fn start_run(directory: &CStr, descriptors: u64) -> Result<Started, Failure> {
+    let lock_fd = descriptor(c"lock-fd", descriptors);
+    let notification_fd = descriptor(c"notification-fd", descriptors);
+    if lock_fd.is_some() && lock_fd == notification_fd {
+        warn!("not starting the service: notification-fd and lock-fd are the same descriptor");
+        return Err(Failure::Refused);
+    }
+    let pipe = match notification_fd.map(|number| notification_pipe().map(|(reader, writer)| (number, reader, writer)))
+    {
+        None => None,
+        Some(Ok(pipe)) => Some(pipe),
+        Some(Err(errno)) => {
+            warn!(errno => "unable to make the notification pipe");
+            return Err(Failure::Failed);
+        }
+    };
+    if lock_fd.is_some() {
+        look_at_service_lock()?;
+    }
+
+    let number = text::decimal(lock_fd.unwrap_or(0) as u64);
+    let plain = [CPtr::new(c"./run"), CPtr::new(directory), CPtr::NULL];
+    let locked = [
+        CPtr::new(c"s6-setlock"),
+        CPtr::new(c"-d"),
+        CPtr::new(number.as_c_str()),
+        CPtr::new(c"--"),
+        CPtr::new(c"supervise/service-lock"),
+        CPtr::new(c"./run"),
+        CPtr::new(directory),
+        CPtr::NULL,
+    ];
+    let redirect = pipe.as_ref().map(|(number, _, writer)| Redirect::new(writer.as_fd(), *number));
+    let spawn = Spawn {
+        redirects: redirect.as_slice(),
+        session: Session::New,
+        new_pid_namespace: files::exists(c"flag-newpidns"),
+        ..Spawn::new(if lock_fd.is_some() { &locked } else { &plain })
+    };
+    match spawn.start() {
+        Ok(pid) => Ok(Started { pid, notification: pipe.map(|(_, reader, _)| reader) }),
+        Err(errno) => {
+            warn!(errno => "unable to start ", if lock_fd.is_some() { "s6-setlock for ./run" } else { "./run" }, ", trying again in a minute");
+            Err(Failure::Failed)
+        }
+    }
+}
+
+/// A descriptor number from one of the small files: not 0, and one that a process here may have.
+fn descriptor(file: &CStr, descriptors: u64) -> Option<i32> {
+    let number = files::number(file)?;
+    if number == 0 || u64::from(number) >= descriptors || number > i32::MAX as u32 {
+        warn!("ignoring ", file, ": ", text::decimal(number), " is not a usable descriptor");
+        return None;
+    }
+    Some(number as i32)
+}
+
+/// The supervisor's end does not block: a service that writes half a line stops nobody but itself.
+fn notification_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (reader, writer) = fd::pipe()?;
+    fd::set_nonblocking(&reader, true)?;
+    Ok((reader, writer))
+}
+
+/// Empties `supervise/service-lock` and warns if somebody holds it: the service will then wait for it.
+fn look_at_service_lock() -> Result<(), Failure> {
+    let path = c"supervise/service-lock";
+    let look = || {
+        let file = fd::open_file(path, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NONBLOCK, 0o666)?;
+        if nix::sys::stat::fstat(&file)?.st_size != 0 {
+            warn!(path, " was written to, emptying it");
+            nix::unistd::ftruncate(&file, 0)?;
+        }
+        if lock::is_locked(&file)? {
+            warn!("another process holds ", path, ": the service will wait for it");
+        }
+        Ok(())
+    };
+    look().map_err(|errno: Errno| {
+        warn!(errno => "unable to prepare ", path);
+        Failure::Failed
+    })
+}
+
+/// A finish that was started.
+#[derive(Debug)]
+pub struct Finishing {
+    /// Its process.
+    pub pid: Pid,
+    /// How long it may run.
+    pub limit: Option<Duration>,
+}
+
+/// Starts `./finish` for a run that was process `run` and ended with `status`; `None` if there is none that can run.
+pub fn start_finish(directory: &CStr, run: i32, status: WaitStatus) -> Option<Finishing> {
+    if !files::exists(c"finish") {
+        return None;
+    }
+    let code = text::decimal(status.code().map_or(256u64, u64::from));
+    let signal = text::decimal(status.signal().unwrap_or(0));
+    let run = text::decimal(run as u64);
+    let argv = [
+        CPtr::new(c"finish"),
+        CPtr::new(code.as_c_str()),
+        CPtr::new(signal.as_c_str()),
+        CPtr::new(directory),
+        CPtr::new(run.as_c_str()),
+        CPtr::NULL,
+    ];
+    let spawn = Spawn { file: c"./finish", session: Session::New, ..Spawn::new(&argv) };
+    match spawn.start() {
+        Ok(pid) => Some(Finishing { pid, limit: files::limit(c"timeout-finish", Some(FINISH)) }),
+        Err(Errno::ENOENT) => None,
+        Err(errno) => {
+            warn!(errno => "unable to start ./finish, going on without it");
+            None
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! s6-supervise: keeps one service running, and tells everybody who asks (spec/supervision.md 1 to 3).
+//!
+//! [`core`] decides; this file is the shell around it: one loop that waits for the notification pipe, signals, the
+//! control fifo and the next deadline, in this order, and performs what the core says.
+
+mod child;
+pub mod core;
+pub mod setup;
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::Pid;
+
+use self::core::{Action, Command, Core, Event, Now, Target};
+use self::setup::Held;
+use crate::cli::Args;
+use crate::error::{self, Die, Exit, OK, OrDie, Program};
+use crate::events::fifodir;
+use crate::servicedir::status::Status;
+use crate::servicedir::{files, tally};
+use crate::sys::fd;
+use crate::sys::poll::{self, PollFd};
+use crate::sys::signal::{self, Signal};
+use crate::sys::wait::{self, WaitStatus, Which};
+use crate::tai::Tai64n;
+use crate::{die, warn};
+
+/// Supervises the service directory until told to leave.
+pub const PROGRAM: Program = Program { name: "s6-supervise", usage: "s6-supervise servicedir", run };
+
+const TALLY_FILE: &CStr = c"supervise/death_tally";
+const TALLY_NEW: &CStr = c"supervise/death_tally.new";
+/// Deaths that are remembered if `max-death-tally` does not say.
+const TALLY: u32 = 100;
+/// Command bytes that are read in one turn of the loop: a flood of them cannot keep signals waiting.
+const COMMANDS: usize = 256;
+/// When a status file that could not be written is tried again.
+const STALE: Duration = Duration::from_secs(5);
+
+fn run(args: Args) -> Result<Exit, Die> {
+    let directory = args.operands().get(0).ok_or_else(Die::usage)?;
+    nix::unistd::chdir(directory).or_die("enter the service directory", directory)?;
+    error::set_context(directory.to_bytes());
+    fd::open_missing_standard().or_die("open", "/dev/null")?;
+    let held = setup::prepare()?;
+    let mut shell = Shell::begin(directory, held)?;
+    shell.handle(Event::Begin);
+    while !shell.left {
+        shell.turn()?;
+    }
+    Ok(OK)
+}
+
+/// The supervisor's hands.
+struct Shell {
+    core: Core,
+    held: Held,
+    directory: &'static CStr,
+    /// Soft limit on descriptors: what a number in `notification-fd` must be below.
+    descriptors: u64,
+    /// Where the service's newline will come from.
+    notification: Option<OwnedFd>,
+    /// run or finish.
+    child: Option<Pid>,
+    /// The status file does not say what it should; try again then.
+    stale: Option<Instant>,
+    left: bool,
+}
+
+impl Shell {
+    /// Traps signals, cleans what an earlier supervisor left, writes the first status.
+    fn begin(directory: &'static CStr, held: Held) -> Result<Shell, Die> {
+        fifodir::ignore_vanishing_readers();
+        signal::trap(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGINT])
+            .or_die("trap", "signals")?;
+        if let Err(errno) = fifodir::clean(c"event") {
+            warn!(errno => "unable to clean event");
+        }
+        files::replace(TALLY_FILE, TALLY_NEW, b"").or_die("write", TALLY_FILE)?;
+        let core = Core::new(!files::exists(c"down"), Tai64n::now());
+        let never_started = Status { paused: true, ..*core.status() };
+        replace_status(&never_started).or_die("write", "supervise/status")?;
+        notify("s");
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+        Ok(Shell { core, held, directory, descriptors, notification: None, child: None, stale: None, left: false })
+    }
+
+    /// One turn: wait, then readiness before deaths before commands, so that a service that says it is ready and
+    /// dies is seen to have been ready, and commands meet a state that is true.
+    fn turn(&mut self) -> Result<(), Die> {
+        let mut fds =
+            [PollFd::new(self.held.control.as_fd(), poll::IN), PollFd::maybe(self.notification.as_ref(), poll::IN)];
+        let deadline = [self.core.deadline(), self.stale].into_iter().flatten().min();
+        poll::wait(&mut fds, deadline).or_die("poll", "")?;
+        let [control, notification] = fds;
+
+        if notification.readable() {
+            self.read_notification();
+        }
+        let mut signalled = false;
+        while let Some(number) = signal::take() {
+            signalled = true;
+            self.signal(number);
+        }
+        if !signalled && control.readable() {
+            self.read_commands()?;
+        }
+        let now = Instant::now();
+        if self.core.deadline().is_some_and(|at| at <= now) {
+            self.handle(Event::Timer);
+        }
+        if self.stale.is_some_and(|at| at <= now) {
+            self.write_status();
+        }
+        Ok(())
+    }
+
+    /// Any chunk with a newline in it means ready; end of file without one means never.
+    fn read_notification(&mut self) {
+        let Some(pipe) = &self.notification else { return };
+        let mut buffer = [0; 512];
+        match fd::read(pipe, &mut buffer) {
+            Ok(count) if buffer[..count].contains(&b'\n') => {
+                self.notification = None;
+                self.handle(Event::Ready);
+            }
+            Err(Errno::EAGAIN) => {}
+            Ok(1..) => {}
+            Ok(0) | Err(_) => self.notification = None,
+        }
+    }
+
+    fn signal(&mut self, number: i32) {
+        match Signal::try_from(number) {
+            Ok(Signal::SIGCHLD) => self.reap(),
+            Ok(Signal::SIGTERM) => self.handle(Event::Terminate),
+            Ok(Signal::SIGHUP) => self.handle(Event::HangUp),
+            Ok(Signal::SIGQUIT) => self.handle(Event::Quit),
+            Ok(Signal::SIGINT) => self.handle(Event::Interrupt),
+            _ => {}
+        }
+    }
+
+    /// Looks for the child while there is one; for anybody's zombies when there is none.
+    fn reap(&mut self) {
+        loop {
+            let Some((pid, status)) = wait::reap(self.child.map_or(Which::Any, Which::One)) else { return };
+            if self.child == Some(pid) {
+                // A newline written just before the end was written before the end.
+                self.read_notification();
+                self.child = None;
+                self.handle(Event::Died(status));
+            }
+        }
+    }
+
+    fn read_commands(&mut self) -> Result<(), Die> {
+        let mut buffer = [0; COMMANDS];
+        match fd::read(&self.held.control, &mut buffer) {
+            Ok(count) => {
+                for command in buffer[..count].iter().filter_map(|&byte| Command::parse(byte)) {
+                    self.handle(Event::Command(command));
+                }
+                Ok(())
+            }
+            Err(Errno::EAGAIN) => Ok(()),
+            Err(errno) => Err(die!(111, errno => "unable to read supervise/control")),
+        }
+    }
+
+    /// Lets the core decide, and does what it says until nothing is left to do.
+    fn handle(&mut self, event: Event) {
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            if self.left {
+                return;
+            }
+            for &action in self.core.handle(Now::read(), event).iter() {
+                next = self.perform(action).or(next);
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Start => return Some(self.start()),
+            Action::StartFinish { pid, status } => return Some(self.start_finish(pid, status)),
+            Action::Send(Target::Process, number) => self.send(number),
+            Action::Send(Target::Group, number) => self.send_group(number),
+            Action::SendDown => self.send(files::signal(c"down-signal").unwrap_or(libc::SIGTERM)),
+            Action::SendReload => self.send(files::signal(c"reload-signal").unwrap_or(libc::SIGHUP)),
+            Action::ArmKill => return Some(Event::KillAfter(files::limit(c"timeout-kill", None))),
+            Action::KillService => {
+                let group = files::exists(c"flag-timeout-killpg");
+                for number in [libc::SIGKILL, libc::SIGCONT] {
+                    if group { self.send_group(number) } else { self.send(number) }
+                }
+            }
+            Action::KillFinish => {
+                warn!("finish takes too long, killing it");
+                self.send(libc::SIGCONT);
+                self.send(libc::SIGKILL);
+            }
+            Action::NotReadyInTime => warn!("the service did not become ready in time, bringing it down"),
+            Action::RecordDeath(stamp, status) => record_death(stamp, status),
+            Action::CloseNotification => self.notification = None,
+            Action::WriteStatus => self.write_status(),
+            Action::Notify(letters) => notify(letters),
+            Action::CreateDown => {
+                let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK;
+                if let Err(errno) = fd::open_file(c"down", flags, 0o666) {
+                    warn!(errno => "unable to make the file down");
+                }
+            }
+            Action::RemoveDown => match nix::unistd::unlink(c"down") {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => warn!(errno => "unable to remove the file down"),
+            },
+            Action::CloseStdio => {
+                for number in [0, 1] {
+                    if let Err(errno) = fd::to_dev_null(number) {
+                        warn!(errno => "unable to close a standard descriptor");
+                    }
+                }
+            }
+            Action::Leave => {
+                notify("x");
+                self.left = true;
+            }
+        }
+        None
+    }
+
+    fn start(&mut self) -> Event {
+        match child::start_run(self.directory, self.descriptors) {
+            Ok(started) => {
+                self.child = Some(started.pid);
+                self.notification = started.notification;
+                Event::Started { pid: started.pid.as_raw(), ready_within: None }
+            }
+            Err(child::Failure::Failed) => Event::StartFailed,
+            Err(child::Failure::Refused) => Event::StartRefused,
+        }
+    }
+
+    fn start_finish(&mut self, run: i32, status: WaitStatus) -> Event {
+        match child::start_finish(self.directory, run, status) {
+            Some(finish) => {
+                self.child = Some(finish.pid);
+                Event::FinishStarted { pid: finish.pid.as_raw(), limit: finish.limit }
+            }
+            None => Event::NoFinish,
+        }
+    }
+
+    /// A signal to the main process. Before it is reaped it is there, so an error is of no interest.
+    fn send(&self, number: i32) {
+        if let Some(pid) = self.child {
+            let _ = signal::kill(pid, number);
+        }
+    }
+
+    fn send_group(&self, number: i32) {
+        if let Some(pid) = self.child {
+            let _ = signal::kill_group(pid, number);
+        }
+    }
+
+    /// Replaces the status file; if that cannot be, warns once and tries again every few seconds until it is true.
+    fn write_status(&mut self) {
+        match replace_status(self.core.status()) {
+            Ok(()) => self.stale = None,
+            Err(errno) => {
+                if self.stale.is_none() {
+                    warn!(errno => "unable to write supervise/status, trying again every 5 seconds");
+                }
+                self.stale = Some(Instant::now() + STALE);
+            }
+        }
+    }
+}
+
+fn replace_status(status: &Status) -> Result<(), Errno> {
+    files::replace(c"supervise/status", c"supervise/status.new", &status.pack())
+}
+
+fn notify(letters: &str) {
+    if let Err(errno) = fifodir::notify(c"event", letters.as_bytes()) {
+        warn!(errno => "unable to notify the listeners in event");
+    }
+}
+
+/// Adds a death to the tally, which keeps the newest ones (spec/supervision.md 2.2).
+fn record_death(stamp: Tai64n, status: WaitStatus) {
+    let most = files::number(c"max-death-tally").unwrap_or(TALLY).min(tally::MOST as u32) as usize;
+    if most == 0 {
+        return;
+    }
+    if let Err(errno) = tally::append(TALLY_FILE, TALLY_NEW, &tally::Death::new(stamp, status), most) {
+        warn!(errno => "unable to record the death in supervise/death_tally");
+    }
+}
