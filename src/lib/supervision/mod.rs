@@ -2,8 +2,9 @@
 
 pub mod supervise;
 pub mod svok;
+pub mod svscan;
 
 use crate::error::Program;
 
 /// The programs of this family.
-pub const PROGRAMS: &[&Program] = &[&supervise::PROGRAM, &svok::PROGRAM];
+pub const PROGRAMS: &[&Program] = &[&svscan::PROGRAM, &supervise::PROGRAM, &svok::PROGRAM];

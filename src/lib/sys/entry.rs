@@ -32,10 +32,7 @@ pub unsafe fn start(program: &'static Program, argc: c_int, argv: *const *const 
 /// As [`start`]; `skip` is less than `argc`, or both are 0.
 pub unsafe fn start_skipping(program: &'static Program, argc: c_int, argv: *const *const c_char, skip: usize) -> ! {
     let _ = PROGRAM.set(program);
-    std::panic::set_hook(Box::new(|info| {
-        error::report("fatal: internal error: ", &[&info.to_string()], None);
-        end(101);
-    }));
+    on_panic(|| {});
     // SAFETY: argv of main is null-terminated and lives as long as the process; argc may be 0 with a null argv[0].
     let argv: &'static [CPtr<'static>] = if argc > 0 { unsafe { cptr::slice_from_raw(argv) } } else { &[CPtr::NULL] };
     let argv = &argv[skip..];
@@ -52,6 +49,15 @@ pub unsafe fn start_skipping(program: &'static Program, argc: c_int, argv: *cons
         }
     };
     end(code)
+}
+
+/// What happens when a bug shows: a message, `last_words`, exit code 101. There is no unwinding.
+pub fn on_panic(last_words: fn()) {
+    std::panic::set_hook(Box::new(move |info| {
+        error::report("fatal: internal error: ", &[&info.to_string()], None);
+        last_words();
+        end(error::BUG);
+    }));
 }
 
 /// Ends the process at once, without atexit handlers: nothing of ours is buffered in the C library.

@@ -1,0 +1,3 @@
+//! Keeps a supervisor on every service directory of a scan directory.
+#![no_main]
+s6::program!(s6::supervision::svscan);
