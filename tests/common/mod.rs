@@ -4,6 +4,8 @@
 //! another directory of programs to run the same tests against.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod service;
+
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;

@@ -1,0 +1,586 @@
+//! s6-supervise and s6-svscan with real processes: what a user relies on, and what the original gets wrong.
+
+mod common;
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use common::service::{Listener, Scandir, Service, c, is_supervised, supervisor_of};
+use common::{Background, Scratch, eventually, is_alive, kill, program, run, text, until};
+use s6::servicedir::status::Status;
+
+// ---- s6-supervise: the life of a service
+
+#[test]
+fn a_service_that_dies_comes_back() {
+    let mut s = Service::sleeper().supervise();
+    let first = s.wait_up();
+    kill(first, 9);
+    s.listener.expect("sudDu");
+    assert_ne!(s.wait_up(), first);
+    assert_eq!(s.status().wait_status.signal(), Some(9));
+}
+
+#[test]
+fn readiness_is_a_newline_on_the_notification_descriptor() {
+    let mut s = Service::new("echo almost >&5; exec sleep 1000").file("notification-fd", "5\n").supervise();
+    s.listener.expect("suU");
+    assert!(s.wait("ready", |s| s.ready && s.is_up()).readystamp >= s.status().stamp);
+}
+
+#[test]
+fn half_a_line_of_readiness_stops_nobody() {
+    let mut s = Service::new("printf almost >&5; exec sleep 1000").file("notification-fd", "5\n").supervise();
+    let pid = s.wait_up();
+    s.command("d");
+    s.listener.expect("sudD");
+    until("the service is gone", || !is_alive(pid));
+}
+
+#[test]
+fn a_service_that_becomes_ready_and_dies_was_ready() {
+    let mut s = Service::new("echo >&5").file("notification-fd", "5\n").supervise();
+    s.listener.expect("suUdD");
+}
+
+#[test]
+fn a_useless_notification_descriptor_is_a_warning_and_the_service_runs() {
+    for text in ["0\n", "9999999\n", "3x\n", "-1\n", "\n"] {
+        let s = Service::sleeper().file("notification-fd", text).supervise();
+        s.wait_up();
+        until("a warning", || s.errors().contains("warning: "));
+        assert!(s.errors().contains("notification-fd"), "{}", s.errors());
+    }
+}
+
+#[test]
+fn one_descriptor_for_lock_and_readiness_is_refused_until_changed() {
+    let s = Service::sleeper().file("notification-fd", "5").file("lock-fd", "5").supervise();
+    until("a warning", || s.errors().contains("not starting the service"));
+    std::fs::write(s.service.path("notification-fd"), "6").unwrap();
+    s.command("u");
+    s.wait_up();
+}
+
+#[test]
+fn the_lock_of_lock_fd_is_held_as_long_as_the_service_runs() {
+    let s = Service::sleeper().file("lock-fd", "7\n").supervise();
+    s.wait_up();
+    let lock = || run("s6-setlock", &["-n", s.service.path("supervise/service-lock").to_str().unwrap(), "true"]).code;
+    until("the lock is held", || lock() == 1);
+    s.command("d");
+    s.wait_down();
+    assert_eq!(lock(), 0);
+}
+
+#[test]
+fn a_run_that_is_not_there_yet_is_tried_again_on_command() {
+    let s = Service::sleeper().supervise_with(&mut program("s6-supervise"));
+    s.wait_up();
+    std::fs::remove_file(s.service.path("run")).unwrap();
+    s.command("r");
+    until("a warning", || s.errors().contains("unable to start ./run"));
+    s.service.run("exec sleep 1000");
+    s.command("u");
+    s.wait("up again", |status| status.is_up());
+}
+
+#[test]
+fn finish_is_told_how_run_ended_and_may_end_it_all() {
+    let service = Service::new("exit 3").finish("echo \"$# $1 $2 $3\" > told; exit 125");
+    let mut s = service.supervise();
+    s.listener.expect("sudOD");
+    assert_eq!(text(s.service.path("told")), "4 3 0 service\n");
+    assert!(!s.status().wanted_up);
+}
+
+#[test]
+fn a_finish_that_does_not_end_is_killed() {
+    let service = Service::new("exit 0").finish("exec sleep 1000").file("timeout-finish", "100\n").file("down", "");
+    let mut s = service.supervise();
+    s.command("o");
+    s.listener.expect("sudD");
+    assert!(s.errors().contains("finish takes too long"));
+}
+
+#[test]
+fn a_service_that_ignores_its_down_signal_is_killed() {
+    let mut s = Service::new("trap '' TERM; : > trapped; while :; do sleep 1; done")
+        .file("timeout-kill", "200\n")
+        .file("flag-timeout-killpg", "")
+        .supervise();
+    until("the trap is set", || s.service.path("trapped").exists());
+    s.command("d");
+    s.listener.expect("sudD");
+    assert_eq!(s.status().wait_status.signal(), Some(9));
+}
+
+#[test]
+fn once_for_good_makes_the_down_file_and_does_not_kill() {
+    let s = Service::sleeper().supervise();
+    s.wait_up();
+    s.command("Q");
+    s.wait("not wanted up", |status| status.is_up() && !status.wanted_up);
+    assert!(s.service.path("down").exists());
+}
+
+#[test]
+fn a_linked_supervise_works_each_time() {
+    let service = Service::sleeper();
+    let elsewhere = Scratch::new();
+    symlink(elsewhere.path("state"), service.path("supervise")).unwrap();
+    let mut s = service.supervise();
+    for _ in 0..2 {
+        s.wait_up();
+        s.command("xd");
+        assert_eq!(s.supervisor.code(), 0, "{}", s.errors());
+        s = Service::supervise(take(s));
+    }
+    s.wait_up();
+}
+
+/// The service of a supervisor that has ended.
+fn take(s: common::service::Supervised) -> Service {
+    let name = s.service.dir();
+    let copy = Service::sleeper();
+    std::fs::remove_dir_all(copy.dir()).unwrap();
+    std::fs::rename(name, copy.dir()).unwrap();
+    copy
+}
+
+#[test]
+fn a_never_started_service_says_so_until_the_first_command() {
+    let s = Service::sleeper().file("down", "").supervise();
+    assert!(s.wait("a status", |_| true).is_never_started());
+    s.command("d");
+    s.wait("not the mark", |status| !status.paused);
+}
+
+// ---- s6-supervise: what happens to it
+
+#[test]
+fn garbage_in_the_control_fifo_does_no_harm() {
+    let s = Service::sleeper().supervise();
+    s.wait_up();
+    // Every byte that is no command, a megabyte of them.
+    let garbage: Vec<u8> =
+        (0..=255u8).filter(|b| !b"abqhkti12ypcPCKrlduoODUQxF".contains(b)).cycle().take(1 << 20).collect();
+    s.command(&String::from_utf8_lossy(&garbage[..0]));
+    let mut fifo = std::fs::File::options().write(true).open(s.service.path("supervise/control")).unwrap();
+    fifo.write_all(&garbage).unwrap();
+    s.command("d");
+    s.wait_down();
+    assert!(s.supervisor.pid() > 0 && is_alive(s.supervisor.pid()));
+}
+
+#[test]
+fn a_lost_or_corrupt_status_is_true_again_with_the_next_change() {
+    let s = Service::sleeper().supervise();
+    s.wait_up();
+    std::fs::write(s.service.path("supervise/status"), b"nonsense").unwrap();
+    s.command("O");
+    s.wait("a true status", |status| status.is_up() && !status.wanted_up);
+    std::fs::remove_file(s.service.path("supervise/status")).unwrap();
+    s.command("d");
+    s.wait_down();
+}
+
+#[test]
+fn losing_its_directories_does_not_end_it() {
+    let mut s = Service::sleeper().supervise();
+    let pid = s.wait_up();
+    std::fs::remove_dir_all(s.service.path("supervise")).unwrap();
+    std::fs::remove_dir_all(s.service.path("event")).unwrap();
+    kill(pid, 9);
+    until("warnings", || s.errors().contains("supervise/status"));
+    std::fs::create_dir(s.service.path("supervise")).unwrap();
+    s.wait("the status is written again", Status::is_up);
+    s.supervisor.signal(15);
+    assert_eq!(s.supervisor.code(), 0);
+}
+
+#[test]
+fn fifos_of_dead_subscribers_are_removed_at_the_start() {
+    let service = Service::sleeper();
+    std::fs::create_dir(service.path("event")).unwrap();
+    for n in 0..500 {
+        let fifo = service.path(&format!("event/ftrig1:@4000000065{:014x}:abcdef", n));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o622)).unwrap();
+    }
+    let mut s = service.supervise();
+    s.listener.expect("su");
+    assert_eq!(std::fs::read_dir(s.service.path("event")).unwrap().count(), 1, "only the listener's");
+}
+
+#[test]
+fn being_stopped_only_delays_it() {
+    let mut s = Service::sleeper().supervise();
+    let first = s.wait_up();
+    s.supervisor.signal(libc::SIGSTOP);
+    kill(first, 9);
+    s.supervisor.signal(libc::SIGCONT);
+    s.listener.expect("sudDu");
+}
+
+#[test]
+fn restarts_leak_no_descriptor_and_no_zombie() {
+    let mut s = Service::new("echo >&5; exec sleep 1000").file("notification-fd", "5").supervise();
+    s.listener.expect_end("U");
+    let before = s.descriptors();
+    for _ in 0..100 {
+        let pid = s.wait("ready", |status| status.is_up() && status.ready).pid as i32;
+        s.command("ku");
+        until("the old one is gone", || !is_alive(pid));
+        s.command("u");
+        s.wait("a new one", |status| status.is_up() && status.pid != pid as u64);
+    }
+    s.wait("ready", |status| status.is_up() && status.ready);
+    assert_eq!(s.descriptors(), before);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --test supervision -- --ignored"]
+fn ten_thousand_restarts_leak_nothing() {
+    let s = Service::sleeper().supervise();
+    s.wait_up();
+    let before = (s.descriptors(), memory(s.supervisor.pid()));
+    for _ in 0..10_000 {
+        let pid = s.wait_up();
+        s.command("k");
+        s.wait("it died", |status| status.pid != pid as u64);
+        s.command("u");
+    }
+    s.wait_up();
+    assert_eq!((s.descriptors(), memory(s.supervisor.pid())), before);
+}
+
+/// Private memory that was written to, in kB.
+fn memory(pid: i32) -> u64 {
+    let smaps = text(format!("/proc/{pid}/smaps_rollup"));
+    let line = smaps.lines().find(|line| line.starts_with("Private_Dirty")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn an_idle_tree_does_not_wake_up() {
+    let scandir = Scandir::new();
+    scandir.service("one", "exec sleep 1000");
+    scandir.service("one/log", "exec cat");
+    let scanned = scandir.scan(&[]);
+    scanned.wait_up("one");
+    scanned.wait_up("one/log");
+    let pids = [scanned.scanner.pid(), supervisor_of(&scanned.service("one")).unwrap()];
+    // Let what was begun end: two looks a while apart must be the same once, and then stay the same.
+    let mut before = pids.map(switches);
+    until("the tree is at rest", || {
+        let last = std::mem::replace(&mut before, pids.map(switches));
+        last == before
+    });
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(pids.map(switches), before);
+}
+
+/// How often a process went to sleep by itself.
+fn switches(pid: i32) -> String {
+    let status = text(format!("/proc/{pid}/status"));
+    status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap().to_owned()
+}
+
+#[test]
+fn a_supervisor_that_cannot_fork_says_so_and_goes_on() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("skipped: needs root to become another user");
+        return;
+    }
+    let service = Service::sleeper().file("down", "");
+    let other = nix::unistd::Uid::from_raw(64123);
+    for path in [service.scratch.path(""), service.dir()] {
+        nix::unistd::chown(&path, Some(other), None).unwrap();
+    }
+    let mut command = common::with_path(std::process::Command::new("prlimit"));
+    command.args(["--nproc=1", "setpriv", "--reuid=64123", "--clear-groups", "s6-supervise"]);
+    let s = service.supervise_with(&mut command);
+    s.wait("a status", Status::is_never_started);
+    s.command("u");
+    until("a warning", || s.errors().contains("unable to start ./run"));
+    assert!(is_alive(s.supervisor.pid()));
+    s.command("d");
+    s.wait("the command arrived", |status| !status.wanted_up && !status.paused);
+}
+
+// ---- s6-svscan
+
+#[test]
+fn a_scan_and_the_end_in_one_write_end_the_tree() {
+    for how in ["at", "ht", "ta"] {
+        let scandir = Scandir::new();
+        scandir.service("one", "exec sleep 1000");
+        let mut scanned = scandir.scan(&[]);
+        let pid = scanned.wait_up("one");
+        scanned.command(how);
+        assert_eq!(scanned.scanner.code(), 0);
+        assert!(!is_alive(pid));
+    }
+}
+
+#[test]
+fn hang_up_and_terminate_at_once_end_the_tree() {
+    let scandir = Scandir::new();
+    scandir.service("one", "exec sleep 1000");
+    let mut scanned = scandir.scan(&[]);
+    scanned.wait_up("one");
+    scanned.scanner.signal(libc::SIGHUP);
+    scanned.scanner.signal(libc::SIGTERM);
+    assert_eq!(scanned.scanner.code(), 0);
+}
+
+#[test]
+fn one_bad_entry_does_not_keep_the_others_down() {
+    let scandir = Scandir::new();
+    let scanned = scandir.scan(&[]);
+    symlink("nowhere", scanned.scandir.scratch.path("dangling")).unwrap();
+    scanned.scandir.scratch.write("file", "");
+    scanned.scandir.service(&"n".repeat(252), "exec sleep 1000");
+    scanned.scandir.service("good", "exec sleep 1000");
+    scanned.command("a");
+    scanned.wait_up("good");
+    assert!(scanned.errors().contains("ignoring dangling"), "{}", scanned.errors());
+}
+
+#[test]
+fn too_many_services_start_as_many_as_fit() {
+    let scandir = Scandir::new();
+    for n in 0..6 {
+        scandir.service(&format!("s{n}"), "exec sleep 1000");
+    }
+    let scanned = scandir.scan(&["-C4"]);
+    let supervised = || (0..6).filter(|n| scanned.is_supervised(&format!("s{n}"))).count();
+    until("four are supervised", || supervised() == 4);
+    until("a warning", || scanned.errors().contains("as many services as -C allows"));
+    assert_eq!(supervised(), 4);
+}
+
+#[test]
+fn without_supervisors_in_path_it_says_so_and_goes_on() {
+    let scandir = Scandir::new();
+    scandir.service("one", "exec sleep 1000");
+    let mut command = program("s6-svscan");
+    let scanned = scandir.scan_with(command.env("PATH", "/nonexistent"));
+    until("a warning", || scanned.errors().contains("unable to start s6-supervise for one"));
+    drop(scanned);
+}
+
+#[test]
+fn a_logger_and_its_service_may_die_without_a_lost_byte() {
+    let scandir = Scandir::new();
+    let log = scandir.scratch.path("collected");
+    scandir.service(
+        "one",
+        "i=$(cat count 2>/dev/null || echo 0); while :; do i=$((i+1)); echo $i > count; echo line $i; done",
+    );
+    scandir.service("one/log", &format!("while read -r line; do echo \"$line\" >> {}; done", log.display()));
+    let mut scanned = scandir.scan(&[]);
+    for round in 0..6 {
+        let service = scanned.wait_up("one");
+        scanned.wait_up("one/log");
+        let before = text(&log).lines().count();
+        until("lines flow", || text(&log).lines().count() > before + 20);
+        // The service in one round; its supervisor in the next: the pipe lives on in the scanner.
+        if round % 2 == 0 {
+            kill(service, 9);
+        } else {
+            kill(supervisor_of(&scanned.service("one")).unwrap(), 9);
+            kill(service, 9);
+        }
+        until("it is back", || is_supervised(&scanned.service("one")) && scanned.wait_up("one") != service);
+    }
+    scanned.end();
+    let lines: Vec<u64> = text(&log).lines().map(|l| l.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    // kill -9 may strike between the count and the line: then a number is missing, never one of those written.
+    let missing = (1..*lines.last().unwrap()).filter(|n| !lines.contains(n)).count();
+    assert!(missing <= 6, "{missing} of {} lines are missing", lines.len());
+    assert_eq!(lines.iter().collect::<HashSet<_>>().len(), lines.len(), "a line came twice");
+}
+
+#[test]
+fn a_storm_of_deaths_leaves_one_instance_of_each_service() {
+    storm(60, 3);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --test supervision -- --ignored"]
+fn a_storm_over_a_thousand_services_leaves_one_instance_of_each() {
+    storm(1000, 5);
+}
+
+/// Kills services and supervisors at random, `rounds` times all of them, then counts.
+fn storm(services: usize, rounds: usize) {
+    let scandir = Scandir::new();
+    let names: Vec<String> = (0..services).map(|n| format!("s{n}")).collect();
+    for name in &names {
+        scandir.service(name, "exec sleep 1000");
+    }
+    let mut scanned = scandir.scan(&["-C4000"]);
+    let mut seed = 12345u64;
+    let mut seen = HashSet::new();
+    for _ in 0..rounds {
+        for name in &names {
+            let pid = scanned.wait_up(name);
+            seen.insert(pid);
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            if seed >> 63 == 0
+                && let Some(supervisor) = supervisor_of(&scanned.service(name))
+            {
+                kill(supervisor, 9);
+            }
+            kill(pid, 9);
+        }
+    }
+    for name in &names {
+        until("a live instance under a live supervisor", || {
+            let status = Status::read(&scanned.service(name)).unwrap();
+            supervisor_of(&scanned.service(name)).is_some() && status.is_up() && is_alive(status.pid as i32)
+        });
+        seen.insert(scanned.wait_up(name));
+    }
+    let alive = seen.iter().filter(|&&pid| is_alive(pid)).count();
+    assert_eq!(alive, services, "instances that live");
+    let zombies = children(scanned.scanner.pid()).into_iter().filter(|&pid| !is_alive(pid)).count();
+    assert_eq!(zombies, 0);
+    assert_eq!(scanned.end(), 0);
+}
+
+fn children(of: i32) -> Vec<i32> {
+    let table = s6::sys::process::all();
+    table.iter().filter(|e| e.parent.as_raw() == of).map(|e| e.pid.as_raw()).collect()
+}
+
+#[test]
+fn a_second_supervisor_or_scanner_is_refused() {
+    let s = Service::sleeper().supervise();
+    s.wait_up();
+    let outcome = run("s6-supervise", &[s.service.dir()]);
+    assert_eq!(outcome.code, 100, "{}", outcome.err);
+    let scanned = Scandir::new().scan(&[]);
+    let outcome = run("s6-svscan", &[scanned.scandir.scratch.path("")]);
+    assert_eq!(outcome.code, 100, "{}", outcome.err);
+}
+
+#[test]
+fn wrong_usage_and_missing_directories_have_their_exit_codes() {
+    let scratch = Scratch::new();
+    let file = scratch.write("file", "");
+    for (name, args, want) in [
+        ("s6-supervise", vec![], 100),
+        ("s6-supervise", vec!["/nonexistent"], 111),
+        ("s6-supervise", vec![file.to_str().unwrap()], 111),
+        ("s6-svscan", vec![], 100),
+        ("s6-svscan", vec!["--bogus", "."], 100),
+        ("s6-svscan", vec!["-d2", "."], 100),
+        ("s6-svscan", vec!["/nonexistent"], 111),
+    ] {
+        let outcome = run(name, &args);
+        assert_eq!(outcome.code, want, "{name} {args:?}: {}", outcome.err);
+        assert!(outcome.err.starts_with(&format!("{name}: ")) && outcome.err.lines().count() == 1, "{}", outcome.err);
+    }
+}
+
+#[test]
+fn the_scanner_reaps_what_it_did_not_start() {
+    let scandir = Scandir::new();
+    // The middle shell ends and leaves its child to the scanner, which is a subreaper here as process 1 would be.
+    scandir.service("one", "(sleep 0.05 &) ; exec sleep 1000");
+    let scanned = scandir.scan(&[]);
+    scanned.wait_up("one");
+    until("no zombie is left", || children(scanned.scanner.pid()).into_iter().all(is_alive));
+}
+
+#[test]
+fn letters_come_after_the_status_says_it() {
+    let s = Service::sleeper().supervise();
+    let mut listener = Listener::new(&s.service.path("event"));
+    for _ in 0..20 {
+        let pid = s.wait_up();
+        s.command("ku");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let before = listener.letters().len();
+        while !listener.letters()[before..].contains('d') {
+            assert!(Instant::now() < deadline);
+        }
+        assert_ne!(Status::read(&c(s.service.dir())).unwrap().pid, pid as u64);
+        s.command("u");
+        eventually("a new one", || Some(s.status()).filter(|status| status.is_up() && status.pid != pid as u64));
+    }
+}
+
+#[test]
+fn a_full_disk_delays_the_status_and_nothing_else() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("skipped: needs root to mount a small file system");
+        return;
+    }
+    let scratch = Scratch::new();
+    let script = scratch.script(
+        "test",
+        "#!/bin/sh -e\n\
+         mount -t tmpfs -o size=64k none \"$1\"; cd \"$1\"; mkdir service\n\
+         printf '#!/bin/sh\\nexec sleep 1000\\n' > service/run; chmod 755 service/run\n\
+         s6-supervise service 2> \"$2\" & supervisor=$!\n\
+         wait_for() { n=0; until eval \"$1\"; do n=$((n+1)); [ $n -lt 400 ] || { echo \"not: $1\"; exit 1; }; sleep 0.05; done; }\n\
+         status() { od -An -tu1 -j34 -N1 service/supervise/status 2>/dev/null | tr -d ' '; }\n\
+         wait_for '[ \"$(status)\" = 4 ]'\n\
+         dd if=/dev/zero of=fill bs=1k 2>/dev/null || :\n\
+         kill -TERM $supervisor\n\
+         wait_for '! kill -0 $supervisor 2>/dev/null'\n\
+         wait $supervisor\n",
+    );
+    std::fs::create_dir(scratch.path("mnt")).unwrap();
+    let mut command = common::with_path(std::process::Command::new("unshare"));
+    let outcome =
+        common::finish(command.args(["-m", "--"]).arg(script).arg(scratch.path("mnt")).arg(scratch.path("err")));
+    assert_eq!(outcome.code, 0, "{}{}", outcome.out, outcome.err);
+    assert!(text(scratch.path("err")).contains("unable to write supervise/status"), "{}", text(scratch.path("err")));
+}
+
+#[test]
+fn as_process_one_it_reaps_orphans_and_becomes_finish() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("skipped: needs root for a PID namespace");
+        return;
+    }
+    let scandir = Scandir::new();
+    scandir.service("one", "(sleep 0.01 &); (sleep 0.02 &); exec sleep 1000");
+    let proof = scandir.scratch.path("proof");
+    scandir.scratch.script(".s6-svscan/finish", format!("#!/bin/sh\necho \"$$ $#\" > {}\n", proof.display()));
+    let mut command = common::with_path(std::process::Command::new("unshare"));
+    let mut scanned = scandir.scan_with(command.args(["-fp", "--mount-proc", "s6-svscan"]));
+    until("the service is up", || Status::read(&scanned.service("one")).is_ok_and(|s| s.is_up()));
+    scanned.command("t");
+    assert_eq!(scanned.scanner.code(), 0);
+    assert_eq!(text(proof), "1 0\n");
+}
+
+#[test]
+fn the_console_gets_the_last_words() {
+    let scratch = Scratch::new();
+    let console = scratch.path("console");
+    let scandir = Scandir::new();
+    scandir.scratch.script(".s6-svscan/finish", "#!/bin/sh\necho goodbye\n");
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "exec s6-svscan -X 9 \"$0\" 9>\"$CONSOLE\""]).env("CONSOLE", &console);
+    let mut command = common::with_path(command);
+    let mut scanned = scandir.scan_with(&mut command);
+    assert_eq!(scanned.end(), 0);
+    assert_eq!(text(console), "goodbye\n");
+}
+
+#[test]
+fn a_background_process_is_ended_when_its_test_ends() {
+    // The fixture itself: nothing that a test starts may outlive it.
+    let background = Background::start(std::process::Command::new("sleep").arg("1000"));
+    let pid = background.pid();
+    drop(background);
+    assert!(!is_alive(pid));
+}
