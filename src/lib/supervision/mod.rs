@@ -1,5 +1,6 @@
 //! The supervision tree and its clients (spec/supervision.md).
 
+pub mod background;
 pub mod supervise;
 pub mod svok;
 pub mod svscan;

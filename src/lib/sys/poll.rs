@@ -62,6 +62,12 @@ pub fn wait(fds: &mut [PollFd], deadline: Option<Instant>) -> Result<(), Errno> 
     wait_for(fds, timeout)
 }
 
+/// Looks at the descriptors without waiting and without taking signals: those stay for [`wait`].
+pub fn look(fds: &mut [PollFd]) -> Result<(), Errno> {
+    // SAFETY: the slice is a live array of transparent pollfds.
+    super::fd::retry(|| check(unsafe { libc::poll(fds.as_mut_ptr().cast(), fds.len() as libc::nfds_t, 0) })).map(drop)
+}
+
 /// As [`wait`], with the time given as a length.
 pub fn wait_for(fds: &mut [PollFd], timeout: Option<Duration>) -> Result<(), Errno> {
     let timeout = timeout.map(|t| {

@@ -3,8 +3,9 @@
 //! Linux knows child subreapers, pidfds and /proc; FreeBSD and DragonFly have procctl reapers; kqueue reports the
 //! exit of any process on every BSD.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
+use super::wait::WaitStatus;
 use super::{Errno, Pid};
 
 /// Makes this process the one to which its orphaned descendants are given. ENOSYS where there is no such thing.
@@ -22,21 +23,38 @@ pub fn become_subreaper() -> Result<(), Errno> {
 
 /// A process that cannot be confused with a later one of the same number: a pidfd on Linux, a kqueue with
 /// EVFILT_PROC elsewhere. The descriptor becomes readable when the process has ended.
+///
+/// A Linux without pidfds can still watch its own children: none of them vanishes before this process reaps it, and
+/// SIGCHLD tells of its end. Such a watch has no descriptor.
 #[derive(Debug)]
 pub struct Watch {
     pid: Pid,
-    fd: OwnedFd,
+    fd: Option<Descriptor>,
 }
 
+#[cfg(target_os = "linux")]
+type Descriptor = std::os::fd::OwnedFd;
+#[cfg(not(target_os = "linux"))]
+type Descriptor = nix::sys::event::Kqueue;
+
 impl Watch {
-    /// Starts to watch `pid`. ESRCH when there is no such process (any more); ENOSYS on a Linux before 5.3.
+    /// Starts to watch `pid`. ESRCH when there is no such process (any more); ENOSYS for what is no child of ours on
+    /// a Linux before 5.3.
     #[cfg(target_os = "linux")]
     pub fn open(pid: Pid) -> Result<Watch, Errno> {
         use std::os::fd::FromRawFd;
         // SAFETY: pidfd_open takes two integers and returns a new descriptor, close-on-exec by definition.
-        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
-        // SAFETY: the kernel just made this descriptor; nobody else knows it.
-        Ok(Watch { pid, fd: unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) } })
+        match Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }) {
+            // SAFETY: the kernel just made this descriptor; nobody else knows it.
+            Ok(fd) => Ok(Watch { pid, fd: Some(unsafe { Descriptor::from_raw_fd(fd as libc::c_int) }) }),
+            // EPERM is how the system call filters of old containers say ENOSYS.
+            Err(Errno::ENOSYS | Errno::EPERM) => match look_up(pid) {
+                Some(entry) if entry.parent == nix::unistd::getpid() => Ok(Watch { pid, fd: None }),
+                Some(_) => Err(Errno::ENOSYS),
+                None => Err(Errno::ESRCH),
+            },
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Starts to watch `pid`. ESRCH when there is no such process (any more).
@@ -47,7 +65,7 @@ impl Watch {
         let exit =
             KEvent::new(pid.as_raw() as _, EventFilter::EVFILT_PROC, EvFlags::EV_ADD, FilterFlag::NOTE_EXIT, 0, 0 as _);
         queue.kevent(&[exit], &mut [], None)?;
-        Ok(Watch { pid, fd: queue.into() })
+        Ok(Watch { pid, fd: Some(queue) })
     }
 
     /// The process.
@@ -55,57 +73,73 @@ impl Watch {
         self.pid
     }
 
+    /// The descriptor to poll for the end of the process. Without one, only waitpid tells.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
     /// Whether the process still runs (a zombie does not).
     pub fn is_alive(&self) -> bool {
-        let mut fds = [super::poll::PollFd::new(self.fd.as_fd(), super::poll::IN)];
-        super::poll::wait_for(&mut fds, Some(std::time::Duration::ZERO)).is_ok() && !fds[0].ready()
+        let Some(fd) = self.fd() else { return look_up(self.pid).is_some_and(|entry| entry.alive) };
+        let mut fds = [super::poll::PollFd::new(fd, super::poll::IN)];
+        super::poll::look(&mut fds).is_ok() && !fds[0].ready()
     }
 
     /// Sends signal `number` to exactly this process. ESRCH when it is gone.
     pub fn kill(&self, number: i32) -> Result<(), Errno> {
         #[cfg(target_os = "linux")]
-        {
+        if let Some(fd) = self.fd() {
             use std::os::fd::AsRawFd;
             // SAFETY: pidfd_send_signal takes integers and an optional siginfo, which is null.
             let sent = unsafe {
-                libc::syscall(libc::SYS_pidfd_send_signal, self.fd.as_raw_fd(), number, std::ptr::null::<()>(), 0)
+                libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), number, std::ptr::null::<()>(), 0)
             };
-            Errno::result(sent).map(drop)
+            return Errno::result(sent).map(drop);
         }
-        #[cfg(not(target_os = "linux"))]
         super::signal::kill(self.pid, number)
     }
 
-    /// The wait status of a process that ended and whose parent, not being us, has taken it; `None` where the
-    /// kernel does not tell (PIDFD_GET_INFO came with Linux 6.13, its exit code with 6.15).
-    pub fn exit_status(&self) -> Option<super::wait::WaitStatus> {
-        #[cfg(target_os = "linux")]
-        {
-            use std::os::fd::AsRawFd;
-            /// struct pidfd_info of linux/pidfd.h, first version with the exit code.
-            #[repr(C)]
-            #[derive(Default)]
-            struct Info {
-                mask: u64,
-                cgroup: u64,
-                ids: [u32; 11],
-                exit_code: i32,
-            }
-            const EXIT: u64 = 1 << 3;
-            const PIDFD_GET_INFO: u64 = 0xc000_ff0b | ((size_of::<Info>() as u64) << 16);
-            let mut info = Info { mask: EXIT, ..Info::default() };
-            // SAFETY: the request encodes the size of the struct that the pointer leads to.
-            let got = unsafe { libc::ioctl(self.fd.as_raw_fd(), PIDFD_GET_INFO as _, &mut info) };
-            (got == 0 && info.mask & EXIT != 0).then(|| super::wait::WaitStatus::from_raw(info.exit_code))
+    /// The wait status of a process that ended and is not ours to wait for; `None` where the kernel does not tell. To
+    /// be asked once.
+    ///
+    /// Linux tells it of a zombie to whoever may trace it, and after that from 6.15 on.
+    #[cfg(target_os = "linux")]
+    pub fn exit_status(&self) -> Option<WaitStatus> {
+        use std::os::fd::AsRawFd;
+        /// struct pidfd_info of linux/pidfd.h, first version with the exit code.
+        #[repr(C)]
+        #[derive(Default)]
+        struct Info {
+            mask: u64,
+            cgroup: u64,
+            ids: [u32; 11],
+            exit_code: i32,
         }
-        #[cfg(not(target_os = "linux"))]
-        None
-    }
-}
+        const EXIT: u64 = 1 << 3;
+        const PIDFD_GET_INFO: u64 = 0xc000_ff0b | ((size_of::<Info>() as u64) << 16);
 
-impl AsFd for Watch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        let zombie = procfs::process::Process::new(self.pid.as_raw()).and_then(|p| p.stat());
+        if let Ok(stat) = zombie
+            && stat.state == 'Z'
+        {
+            return stat.exit_code.map(WaitStatus::from_raw);
+        }
+        let mut info = Info { mask: EXIT, ..Info::default() };
+        // SAFETY: the request encodes the size of the struct that the pointer leads to.
+        let got = unsafe { libc::ioctl(self.fd()?.as_raw_fd(), PIDFD_GET_INFO as _, &mut info) };
+        (got == 0 && info.mask & EXIT != 0).then(|| WaitStatus::from_raw(info.exit_code))
+    }
+
+    /// The wait status of a process that ended and is not ours to wait for; `None` where the kernel does not tell. To
+    /// be asked once.
+    #[cfg(not(target_os = "linux"))]
+    pub fn exit_status(&self) -> Option<WaitStatus> {
+        use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent};
+        let mut list = [KEvent::new(0, EventFilter::EVFILT_PROC, EvFlags::empty(), FilterFlag::empty(), 0, 0 as _)];
+        // SAFETY: timespec is a plain C struct for which all zeros is a valid value: no wait.
+        let now = unsafe { std::mem::zeroed() };
+        let got = self.fd.as_ref()?.kevent(&[], &mut list, Some(now)).ok()?;
+        (got == 1).then(|| WaitStatus::from_raw(list[0].data() as i32))
     }
 }
 
@@ -145,19 +179,27 @@ pub fn all() -> Vec<Entry> {
     Vec::new()
 }
 
+/// Whether orphans come to a subreaper and it can list all that descends from it. Elsewhere only a pid file leads to
+/// a daemon, and only its own death is known.
+pub const KNOWS_DESCENDANTS: bool = cfg!(any(target_os = "linux", target_os = "freebsd"));
+
+/// Whether `pid` descends from this process.
+pub fn is_descendant(pid: Pid) -> bool {
+    descends_past(pid, &[])
+}
+
 /// How deep a process may be below us: far more than any daemon, and an end to a walk through a changing table.
+#[cfg(target_os = "linux")]
 const DEEPEST: usize = 1024;
 
-/// Whether the chain of parents leads from `pid` to this process. Where parents cannot be looked up, whether `pid`
-/// is alive: the pid file's word is all there is.
-pub fn is_descendant(pid: Pid) -> bool {
+/// Whether the chain of parents leads from `pid` to this process without touching one of `others`.
+#[cfg(target_os = "linux")]
+pub fn descends_past(pid: Pid, others: &[Pid]) -> bool {
     let here = nix::unistd::getpid();
-    if cfg!(not(target_os = "linux")) {
-        return pid != here && look_up(pid).is_some();
-    }
     let mut at = pid;
     for _ in 0..DEEPEST {
         match look_up(at) {
+            _ if others.contains(&at) => return false,
             Some(entry) if entry.parent == here => return true,
             Some(entry) if entry.parent.as_raw() > 1 => at = entry.parent,
             _ => return false,
@@ -166,17 +208,29 @@ pub fn is_descendant(pid: Pid) -> bool {
     false
 }
 
-/// All live processes that descend from this one, in no order. Looked at again after killing, it catches those
-/// that forked meanwhile.
-pub fn descendants() -> Vec<Entry> {
+/// Whether `pid` descends from this process, and not by way of a child among `others`, nor as one of them.
+#[cfg(target_os = "freebsd")]
+pub fn descends_past(pid: Pid, others: &[Pid]) -> bool {
+    descendants(others).iter().any(|entry| entry.pid == pid)
+}
+
+/// Whether `pid` is alive and none of `others`: parents cannot be looked up, the pid file's word is all there is.
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+pub fn descends_past(pid: Pid, others: &[Pid]) -> bool {
+    pid != nix::unistd::getpid() && !others.contains(&pid) && look_up(pid).is_some()
+}
+
+/// All live processes that descend from this one, in no order, but for `others` and what descends from them. Looked at
+/// again after killing, it catches those that forked meanwhile.
+#[cfg(not(target_os = "freebsd"))]
+pub fn descendants(others: &[Pid]) -> Vec<Entry> {
     let table = all();
     let mut family = vec![nix::unistd::getpid()];
     let mut found = Vec::new();
     let mut next = 0;
-    while next < family.len() {
-        let parent = family[next];
+    while let Some(&parent) = family.get(next) {
         next += 1;
-        for entry in table.iter().filter(|e| e.parent == parent) {
+        for entry in table.iter().filter(|e| e.parent == parent && !others.contains(&e.pid)) {
             family.push(entry.pid);
             if entry.alive {
                 found.push(*entry);
@@ -184,4 +238,50 @@ pub fn descendants() -> Vec<Entry> {
         }
     }
     found
+}
+
+/// All live processes that descend from this reaper, in no order, but for `others` and what descends from children
+/// among them. The parent of a deeper one is given as the child by way of which it descends.
+#[cfg(target_os = "freebsd")]
+pub fn descendants(others: &[Pid]) -> Vec<Entry> {
+    /// struct procctl_reaper_pidinfo of sys/procctl.h.
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Info {
+        pid: libc::pid_t,
+        subtree: libc::pid_t,
+        flags: libc::c_uint,
+        padding: [libc::c_uint; 15],
+    }
+    /// struct procctl_reaper_pids.
+    #[repr(C)]
+    struct Request {
+        count: libc::c_uint,
+        padding: [libc::c_uint; 15],
+        list: *mut Info,
+    }
+    const VALID: libc::c_uint = 1;
+    const CHILD: libc::c_uint = 2;
+    const ZOMBIE: libc::c_uint = 8;
+
+    let here = nix::unistd::getpid();
+    // More than any daemon has; those beyond are seen when these are gone.
+    let mut list = vec![Info::default(); 4096];
+    let mut request = Request { count: 4096, padding: [0; 15], list: list.as_mut_ptr() };
+    // SAFETY: the request leads to a live array of as many elements as it says.
+    let got =
+        unsafe { libc::procctl(libc::P_PID, here.as_raw().into(), libc::PROC_REAP_GETPIDS, (&raw mut request).cast()) };
+    if got != 0 {
+        return Vec::new();
+    }
+    list.iter()
+        .take_while(|info| info.flags & VALID != 0)
+        .filter(|info| info.flags & ZOMBIE == 0)
+        .filter(|info| others.iter().all(|o| o.as_raw() != info.pid && o.as_raw() != info.subtree))
+        .map(|info| Entry {
+            pid: Pid::from_raw(info.pid),
+            parent: if info.flags & CHILD != 0 { here } else { Pid::from_raw(info.subtree) },
+            alive: true,
+        })
+        .collect()
 }

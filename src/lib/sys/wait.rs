@@ -57,6 +57,17 @@ pub fn reap(which: Which) -> Option<(Pid, WaitStatus)> {
     wait(which, libc::WNOHANG).ok().flatten()
 }
 
+/// Whether there is any child, dead ones that nobody has reaped included. For a subreaper: whether anything that
+/// descends from it is left.
+pub fn has_children() -> bool {
+    // SAFETY: siginfo_t is a plain C struct, zero is a valid value, and waitid fills it through a valid pointer.
+    let outcome = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        Errno::result(libc::waitid(libc::P_ALL, 0, &mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT))
+    };
+    outcome != Err(Errno::ECHILD)
+}
+
 /// Waits until `pid`, a child, ends. Retries when a signal interrupts.
 pub fn wait_for(pid: Pid) -> Result<WaitStatus, Errno> {
     loop {

@@ -1,0 +1,98 @@
+//! Ending what a dead main left behind, so that nothing of it runs on unsupervised or holds the port when the next
+//! instance starts (spec/forking-daemons.md 5).
+
+use std::time::{Duration, Instant};
+
+use crate::sys::process::{self, Entry, KNOWS_DESCENDANTS, Watch};
+use crate::sys::wait::has_children;
+use crate::sys::{Pid, signal};
+
+/// How long members may take to follow SIGTERM, unless main was killed: then they get none.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+/// The first pause between two rounds of SIGKILL. It doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// What the kernel does not let die in this time, it does not let die soon.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How far the clearance is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// No member is left.
+    Done,
+    /// To be continued when a child died, or at this time.
+    Wait(Instant),
+}
+
+/// What the clearance sees and does.
+trait Members {
+    /// Live members.
+    fn list(&mut self) -> Vec<Entry>;
+    /// Whether there may be some that the list, made while they come and go, has missed.
+    fn may_be_more(&mut self) -> bool;
+    /// Sends a signal to one.
+    fn signal(&mut self, member: &Entry, number: i32);
+}
+
+/// SIGTERM and SIGCONT to every member, after a time SIGKILL, until none is left.
+#[derive(Debug)]
+pub struct Clearance {
+    patient_until: Instant,
+    pause: Duration,
+    told: Vec<Pid>,
+}
+
+impl Clearance {
+    /// Begins now. No patience at all means SIGKILL at once.
+    pub fn new(now: Instant, patience: Duration) -> Self {
+        Clearance { patient_until: now + patience, pause: FIRST_PAUSE, told: Vec::new() }
+    }
+
+    /// Does what is due: at the beginning, whenever children died and were reaped, and at the time it asked for.
+    /// `others` and what descends from them are left alone.
+    pub fn step(&mut self, now: Instant, others: &[Pid]) -> Step {
+        self.advance(now, &mut Descendants(others))
+    }
+
+    fn advance(&mut self, now: Instant, members: &mut impl Members) -> Step {
+        let list = members.list();
+        if list.is_empty() && !members.may_be_more() {
+            return Step::Done;
+        }
+        if now < self.patient_until && !list.is_empty() {
+            for member in list.iter().filter(|m| !self.told.contains(&m.pid)) {
+                members.signal(member, libc::SIGTERM);
+                members.signal(member, libc::SIGCONT);
+            }
+            self.told = list.iter().map(|m| m.pid).collect();
+            return Step::Wait(self.patient_until);
+        }
+        list.iter().for_each(|member| members.signal(member, libc::SIGKILL));
+        let again = now + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Step::Wait(again)
+    }
+}
+
+/// The descendants of this process, but for these and theirs.
+struct Descendants<'a>(&'a [Pid]);
+
+impl Members for Descendants<'_> {
+    fn list(&mut self) -> Vec<Entry> {
+        process::descendants(self.0)
+    }
+
+    fn may_be_more(&mut self) -> bool {
+        KNOWS_DESCENDANTS && self.0.is_empty() && has_children()
+    }
+
+    fn signal(&mut self, member: &Entry, number: i32) {
+        if member.parent == nix::unistd::getpid() {
+            // A child that nobody reaped meanwhile: its number is still its own.
+            let _ = signal::kill(member.pid, number);
+        } else if let Ok(watch) = Watch::open(member.pid)
+            && process::descends_past(member.pid, self.0)
+        {
+            let _ = watch.kill(number);
+        }
+    }
+}
