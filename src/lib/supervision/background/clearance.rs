@@ -96,3 +96,91 @@ impl Members for Descendants<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A family that forks and obeys as it likes.
+    #[derive(Debug, Default)]
+    struct Family {
+        alive: Vec<Pid>,
+        born: i32,
+        /// Whether the next one that gets a signal forks first; when it is empty nobody forks any more.
+        forks: Vec<bool>,
+        /// Whether the next one that gets SIGTERM obeys.
+        obeys: Vec<bool>,
+        heard: Vec<(Pid, i32)>,
+    }
+
+    impl Family {
+        fn fork(&mut self) {
+            self.born += 1;
+            self.alive.push(Pid::from_raw(self.born));
+        }
+    }
+
+    impl Members for Family {
+        fn list(&mut self) -> Vec<Entry> {
+            self.alive.iter().map(|&pid| Entry { pid, parent: Pid::from_raw(0), alive: true }).collect()
+        }
+
+        fn may_be_more(&mut self) -> bool {
+            false
+        }
+
+        fn signal(&mut self, member: &Entry, number: i32) {
+            self.heard.push((member.pid, number));
+            if !self.alive.contains(&member.pid) {
+                return;
+            }
+            if self.forks.pop().unwrap_or(false) {
+                self.fork();
+            }
+            if number == libc::SIGKILL || number == libc::SIGTERM && self.obeys.pop().unwrap_or(false) {
+                self.alive.retain(|&pid| pid != member.pid);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_is_left_and_nobody_is_killed_who_had_time(
+            size in 0..20,
+            forks in proptest::collection::vec(any::<bool>(), 0..60),
+            obeys in proptest::collection::vec(any::<bool>(), 0..60),
+            patience in prop_oneof![Just(0), 1..2000u64],
+        ) {
+            let mut family = Family { forks, obeys, ..Family::default() };
+            (0..size).for_each(|_| family.fork());
+            let start = Instant::now();
+            let patience = Duration::from_millis(patience);
+            let mut clearance = Clearance::new(start, patience);
+            let mut now = start;
+            let mut rounds = 0;
+            while let Step::Wait(again) = clearance.advance(now, &mut family) {
+                prop_assert!(again > now && again <= now + patience.max(LONGEST_PAUSE));
+                let killed = family.heard.iter().any(|&(_, number)| number == libc::SIGKILL);
+                prop_assert!(!killed || now >= start + patience);
+                now = again;
+                rounds += 1;
+                prop_assert!(rounds < 100, "it never ends");
+            }
+            prop_assert!(family.alive.is_empty());
+            for pid in 1..=family.born {
+                let heard = |number| family.heard.iter().filter(|&&(p, n)| p.as_raw() == pid && n == number).count();
+                prop_assert!(heard(libc::SIGTERM) <= usize::from(!patience.is_zero()));
+            }
+        }
+    }
+
+    #[test]
+    fn no_patience_is_no_sigterm() {
+        let mut family = Family::default();
+        family.fork();
+        let now = Instant::now();
+        assert!(matches!(Clearance::new(now, Duration::ZERO).advance(now, &mut family), Step::Wait(_)));
+        assert_eq!(family.heard, [(Pid::from_raw(1), libc::SIGKILL)]);
+    }
+}

@@ -384,3 +384,272 @@ impl Directory {
 
     fn drain(&self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// We, in the model.
+    const HERE: i32 = 1000;
+
+    #[derive(Clone, Copy, Debug)]
+    struct Process {
+        pid: i32,
+        parent: i32,
+        /// Tells it from others that have had its number.
+        birth: usize,
+        member: bool,
+        zombie: bool,
+    }
+
+    /// What happens in the world between two questions.
+    #[derive(Clone, Copy, Debug)]
+    enum Change {
+        Nothing,
+        /// The n-th process forks; the child gets this number if it is free.
+        Fork(usize, i32),
+        /// The n-th process ends. Members then wait for us to reap them, unless their own parent does.
+        End(usize),
+        /// The n-th zombie is reaped.
+        Reap(usize),
+        Write(Content),
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let pid = || 2..9i32;
+        prop_oneof![
+            2 => Just(Change::Nothing),
+            3 => (0..8usize, pid()).prop_map(|(n, pid)| Change::Fork(n, pid)),
+            3 => (0..8usize).prop_map(Change::End),
+            3 => (0..8usize).prop_map(Change::Reap),
+            3 => pid().prop_map(|pid| Change::Write(Content::Number(Pid::from_raw(pid)))),
+            1 => prop_oneof![Just(Change::Write(Content::Missing)), Just(Change::Write(Content::Invalid))],
+        ]
+    }
+
+    #[derive(Debug)]
+    struct Model {
+        table: Vec<Process>,
+        births: usize,
+        content: Content,
+        changes: Vec<Change>,
+    }
+
+    impl Model {
+        fn new(changes: Vec<Change>) -> Self {
+            let mut model = Model { table: Vec::new(), births: 0, content: Content::Missing, changes };
+            model.born(2, HERE, true);
+            model.born(3, 1, false);
+            model
+        }
+
+        fn born(&mut self, pid: i32, parent: i32, member: bool) {
+            if self.table.iter().all(|p| p.pid != pid) {
+                self.births += 1;
+                self.table.push(Process { pid, parent, birth: self.births, member, zombie: false });
+            }
+        }
+
+        fn tick(&mut self) {
+            match self.changes.pop().unwrap_or(Change::Nothing) {
+                Change::Nothing => {}
+                Change::Fork(n, pid) => {
+                    if let Some(&parent) = self.table.iter().filter(|p| !p.zombie).nth(n) {
+                        self.born(pid, parent.pid, parent.member);
+                    }
+                }
+                Change::End(n) => {
+                    let Some(ended) = self.table.iter_mut().filter(|p| !p.zombie).nth(n) else { return };
+                    ended.zombie = true;
+                    let Process { pid, member, .. } = *ended;
+                    let reaper = if member { HERE } else { 1 };
+                    self.table.iter_mut().filter(|p| p.parent == pid).for_each(|p| p.parent = reaper);
+                }
+                Change::Reap(n) => {
+                    let dead = self.table.iter().filter(|p| p.zombie).nth(n).map(|p| p.birth);
+                    self.table.retain(|p| Some(p.birth) != dead);
+                }
+                Change::Write(content) => self.content = content,
+            }
+        }
+
+        fn by_birth(&self, birth: usize) -> Option<&Process> {
+            self.table.iter().find(|p| p.birth == birth)
+        }
+    }
+
+    impl World for Model {
+        type Watch = Process;
+
+        fn content(&mut self) -> Content {
+            self.tick();
+            self.content
+        }
+
+        fn pin(&mut self, pid: Pid) -> Option<Process> {
+            self.tick();
+            self.table.iter().find(|p| p.pid == pid.as_raw()).copied()
+        }
+
+        fn is_alive(&mut self, watch: &Process) -> bool {
+            self.tick();
+            self.by_birth(watch.birth).is_some_and(|p| !p.zombie)
+        }
+
+        fn is_member(&mut self, pid: Pid) -> bool {
+            self.tick();
+            self.table.iter().any(|p| p.pid == pid.as_raw() && p.member)
+        }
+
+        fn has_members(&mut self) -> bool {
+            self.tick();
+            self.table.iter().any(|p| p.member)
+        }
+
+        fn top(&mut self) -> Vec<Pid> {
+            self.tick();
+            let top = self.table.iter().filter(|p| p.parent == HERE && !p.zombie);
+            top.map(|p| Pid::from_raw(p.pid)).collect()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn whatever_happens_meanwhile_no_stranger_is_followed_and_no_member_given_up_early(
+            changes in proptest::collection::vec(change(), 0..120),
+            milliseconds in proptest::collection::vec(0..40u64, 1..30),
+            length in 0..400u64,
+            may_fall_back: bool,
+        ) {
+            let start = Instant::now();
+            let end = start + Duration::from_millis(length);
+            let mut core = Core::new(start, end, may_fall_back);
+            let mut world = Model::new(changes);
+            let mut now = start;
+            for late in milliseconds {
+                match core.look(now, &mut world, WaitStatus::default()) {
+                    Outcome::Waiting => {
+                        prop_assert!(now < end && core.next > now && core.next <= now + PAUSE);
+                        now = core.next + Duration::from_millis(late);
+                        continue;
+                    }
+                    Outcome::Found(main) => {
+                        prop_assert!(main.member);
+                        prop_assert_eq!(world.content, Content::Number(Pid::from_raw(main.pid)));
+                    }
+                    Outcome::FellBack(main) => prop_assert!(main.member && now >= end && may_fall_back),
+                    Outcome::NoMemberLeft(_) => prop_assert!(!world.table.iter().any(|p| p.member)),
+                    Outcome::Failed(_) => prop_assert!(now >= end),
+                }
+                break;
+            }
+        }
+    }
+
+    /// A world in which nothing changes: these members, this content.
+    fn still(members: &[(i32, i32)], content: Content) -> Model {
+        let mut model = Model::new(Vec::new());
+        model.table.retain(|p| !p.member);
+        members.iter().for_each(|&(pid, parent)| model.born(pid, parent, true));
+        model.content = content;
+        model
+    }
+
+    fn number(pid: i32) -> Content {
+        Content::Number(Pid::from_raw(pid))
+    }
+
+    /// One look, at the limit or long before it, as a word.
+    fn outcome(world: &mut Model, at_limit: bool) -> String {
+        let now = Instant::now();
+        let end = if at_limit { now } else { now + PATIENT };
+        match Core::new(now, end, true).look(now, world, WaitStatus::exited(0)) {
+            Outcome::Waiting => "waiting".to_owned(),
+            Outcome::Found(main) => format!("found {}", main.pid),
+            Outcome::FellBack(main) => format!("fell back to {}", main.pid),
+            Outcome::NoMemberLeft(failure) => format!("none left, {}", failure.exit_code()),
+            Outcome::Failed(failure) => format!("failed, {}", failure.exit_code()),
+        }
+    }
+
+    #[test]
+    fn each_case_of_the_specification_has_its_outcome() {
+        const STRANGER: i32 = 3;
+        let one: &[(i32, i32)] = &[(5, HERE)];
+        let deep: &[(i32, i32)] = &[(5, HERE), (6, 5)];
+        let two: &[(i32, i32)] = &[(5, HERE), (6, HERE)];
+        for (members, content, before, at_limit) in [
+            (one, number(5), "found 5", "found 5"),
+            (deep, number(6), "found 6", "found 6"),
+            (two, number(6), "found 6", "found 6"),
+            (one, Content::Missing, "waiting", "fell back to 5"),
+            (one, Content::Invalid, "waiting", "fell back to 5"),
+            (one, number(99), "waiting", "fell back to 5"),
+            (deep, Content::Missing, "waiting", "fell back to 5"),
+            (one, number(STRANGER), "waiting", "failed, 104"),
+            (two, Content::Missing, "waiting", "failed, 104"),
+            (two, number(99), "waiting", "failed, 104"),
+            (&[], Content::Missing, "none left, 104", "none left, 104"),
+            (&[], Content::Invalid, "none left, 104", "none left, 104"),
+            (&[], number(99), "none left, 111", "none left, 111"),
+            (&[], number(STRANGER), "none left, 104", "none left, 104"),
+        ] {
+            assert_eq!(outcome(&mut still(members, content), false), before, "{members:?} {content:?}");
+            assert_eq!(outcome(&mut still(members, content), true), at_limit, "{members:?} {content:?} at the limit");
+        }
+    }
+
+    #[test]
+    fn after_a_reload_nothing_but_the_file_names_main() {
+        let now = Instant::now();
+        let outcome =
+            Core::new(now, now, false).look(now, &mut still(&[(5, HERE)], Content::Missing), WaitStatus::default());
+        assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_daemon_that_dies_before_it_is_found_gives_its_status() {
+        let now = Instant::now();
+        let mut world = still(&[], number(99));
+        let Outcome::NoMemberLeft(failure) = Core::new(now, now, true).look(now, &mut world, WaitStatus::exited(3))
+        else {
+            panic!("no member is left");
+        };
+        assert_eq!((failure.exit_code(), failure.status), (3, WaitStatus::exited(3)));
+        assert_eq!(
+            String::from_utf8_lossy(&failure.message(c"/run/d.pid")),
+            "the daemon has ended, and /run/d.pid names process 99, which is gone"
+        );
+    }
+
+    #[test]
+    fn it_looks_often_at_first_and_never_past_the_limit() {
+        let start = Instant::now();
+        let mut core = Core::new(start, start + Duration::from_millis(130), true);
+        let mut world = still(&[(5, HERE)], Content::Missing);
+        let mut looks = Vec::new();
+        while let Outcome::Waiting = core.look(core.next, &mut world, WaitStatus::default()) {
+            looks.push((core.next - start).as_millis());
+        }
+        let want: Vec<u128> = (1..=20).map(|n| n * 5).chain([120, 130]).collect();
+        assert_eq!(looks, want);
+    }
+
+    #[test]
+    fn a_limit_leaves_at_least_a_tenth_of_a_second() {
+        let spawned = Instant::now();
+        let exited = spawned + Duration::from_secs(3);
+        for (length, end) in [
+            (None, exited + Duration::from_secs(5)),
+            (Some(10_000), spawned + Duration::from_secs(10)),
+            (Some(3050), exited + Duration::from_millis(100)),
+            (Some(0), exited + Duration::from_millis(100)),
+        ] {
+            let limit = Limit { since: spawned, length: length.map(Duration::from_millis) };
+            assert_eq!(limit.end(exited), end, "{length:?}");
+        }
+    }
+}
