@@ -14,6 +14,7 @@ pub mod lock;
 pub mod poll;
 pub mod process;
 pub mod random;
+pub mod regex;
 pub mod signal;
 pub mod spawn;
 pub mod wait;
