@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use crate::error::Die;
 use crate::sys::cptr::{self, CPtr};
-use crate::{die, text};
+use crate::sys::env;
+use crate::{die, text, warn};
 
 /// The words of a command line, as the kernel gave them.
 #[derive(Clone, Copy)]
@@ -214,6 +215,30 @@ impl Options {
     }
 }
 
+/// The words of an execline block and what follows it; `None` if nothing ends it.
+///
+/// A block ends at an empty word. Each word in it is marked by one blank in front, which is taken away. A word without
+/// the mark is taken as it is, unless EXECLINE_STRICT asks for a warning (1) or a refusal (more).
+pub fn block(words: Args) -> Result<Option<(Vec<&'static CStr>, Args)>, Die> {
+    let Some(length) = words.iter().position(CStr::is_empty) else { return Ok(None) };
+    let strict = env::get("EXECLINE_STRICT").and_then(|value| text::parse_u32(value.to_bytes())).unwrap_or(0);
+    let mut block = Vec::with_capacity(length);
+    for word in words.iter().take(length) {
+        let unmarked = word.to_bytes_with_nul().strip_prefix(b" ");
+        match unmarked.and_then(|rest| CStr::from_bytes_with_nul(rest).ok()) {
+            Some(rest) => block.push(rest),
+            None if strict > 1 => return Err(die!(100, "unquoted argument in block: ", word)),
+            None => {
+                if strict == 1 {
+                    warn!("unquoted argument in block: ", word);
+                }
+                block.push(word);
+            }
+        }
+    }
+    Ok(Some((block, words.from(length + 1))))
+}
+
 /// The words as a vector of pointers with an end mark, for a command line put together here.
 pub fn argv<'a>(words: impl IntoIterator<Item = &'a CStr>) -> Vec<CPtr<'a>> {
     words.into_iter().map(CPtr::new).chain([cptr::CPtr::NULL]).collect()
@@ -269,6 +294,16 @@ mod tests {
         for (words, want) in cases {
             assert_eq!(outcome(Options::classic(args(words), "t")), *want, "{words:?}");
         }
+    }
+
+    #[test]
+    fn a_block_ends_at_an_empty_word_and_loses_one_blank_per_word() {
+        let (words, rest) = block(args(&[" a", "b", "  c", " ", "", "prog", ""]).operands()).unwrap().unwrap();
+        assert_eq!(words, [c"a", c"b", c" c", c""]);
+        assert_eq!(rest.iter().collect::<Vec<_>>(), [c"prog", c""]);
+        assert!(block(args(&[" a", " "]).operands()).unwrap().is_none());
+        let (words, rest) = block(args(&[""]).operands()).unwrap().unwrap();
+        assert!(words.is_empty() && rest.is_empty());
     }
 
     #[test]

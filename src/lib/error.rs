@@ -32,6 +32,8 @@ pub enum Exit {
     Code(u8),
     /// By becoming another program.
     Exec(Exec),
+    /// By the trapped signal that told it to, after it has cleaned up.
+    Signal(i32),
 }
 
 /// Success.

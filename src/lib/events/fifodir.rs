@@ -66,7 +66,7 @@ pub fn chmod(path: &CStr, mode: u32) -> Result<(), Errno> {
 /// Never blocks: a full fifo misses them. A fifo that nobody reads is removed. The only error is a directory that
 /// cannot be opened or read. SIGPIPE must not kill the caller: see [`signal::neutralise`].
 pub fn notify(path: &CStr, letters: &[u8]) -> Result<(), Errno> {
-    for_each_fifo(path, |fifo| match open_file(fifo, OFlag::O_WRONLY | OFlag::O_NONBLOCK, 0) {
+    for_each_fifo(path, b"ftrig1:@", |fifo| match open_file(fifo, OFlag::O_WRONLY | OFlag::O_NONBLOCK, 0) {
         Ok(fd) => write(&fd, letters) == Err(Errno::EPIPE),
         Err(errno) => errno == Errno::ENXIO,
     })
@@ -74,17 +74,18 @@ pub fn notify(path: &CStr, letters: &[u8]) -> Result<(), Errno> {
 
 /// Removes the fifos of subscribers that are gone.
 pub fn clean(path: &CStr) -> Result<(), Errno> {
-    for_each_fifo(path, |fifo| {
+    for_each_fifo(path, b"ftrig1", |fifo| {
         open_file(fifo, OFlag::O_WRONLY | OFlag::O_NONBLOCK, 0).is_err_and(|e| e == Errno::ENXIO)
     })
 }
 
-/// Calls `is_stale` with the path of each subscriber's fifo and removes those for which it says so.
-fn for_each_fifo(path: &CStr, mut is_stale: impl FnMut(&CStr) -> bool) -> Result<(), Errno> {
+/// Calls `is_stale` with the path of each subscriber's fifo, known by its length and how its name `begins`, and
+/// removes those for which it says so.
+fn for_each_fifo(path: &CStr, begins: &[u8], mut is_stale: impl FnMut(&CStr) -> bool) -> Result<(), Errno> {
     let mut buffer = [0u8; libc::PATH_MAX as usize];
     let prefix = path.to_bytes();
     dir::for_each(path, |name| {
-        if name.to_bytes().len() != FIFO_NAME || !name.to_bytes().starts_with(b"ftrig1:@") {
+        if name.to_bytes().len() != FIFO_NAME || !name.to_bytes().starts_with(begins) {
             return Ok(());
         }
         let length = prefix.len() + 1 + FIFO_NAME;

@@ -38,6 +38,7 @@ pub unsafe fn start_skipping(program: &'static Program, argc: c_int, argv: *cons
     let argv = &argv[skip..];
     let code = match (program.run)(Args::new(argv)) {
         Ok(Exit::Code(code)) => code,
+        Ok(Exit::Signal(number)) => super::signal::end_by(number),
         Ok(Exit::Exec(exec)) => {
             let die = exec.execute();
             die.print();

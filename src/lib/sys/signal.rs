@@ -39,6 +39,22 @@ pub fn trap_all() -> Result<(), Errno> {
     trap_numbers(&mut (1..=HIGHEST).filter(|&n| !keep.iter().any(|&k| k as i32 == n)))
 }
 
+/// For a program that must clean up before it ends: traps `also`, and those of HUP, INT, QUIT and TERM that the parent
+/// has not ignored. When [`take`] gives one of these, return [`Exit::Signal`](crate::error::Exit::Signal).
+pub fn trap_endings(also: &[Signal]) -> Result<(), Errno> {
+    let endings = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM].map(|s| s as i32);
+    let mut numbers = endings.into_iter().filter(|&n| !is_ignored(n)).chain(also.iter().map(|&s| s as i32));
+    trap_numbers(&mut numbers)
+}
+
+fn is_ignored(number: i32) -> bool {
+    // SAFETY: a null new action changes nothing; the old one is written through a live pointer.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(number, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
 fn trap_numbers(numbers: &mut dyn Iterator<Item = i32>) -> Result<(), Errno> {
     let mut inherited = SigSet::thread_get_mask()?;
     // SAFETY: sigset_t is a plain value; SigSet is a transparent wrapper that hands out only references.
@@ -124,6 +140,13 @@ pub(super) fn reset_in_child() {
         libc::sigemptyset(&mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
     }
+}
+
+/// Ends this process by a signal that it had trapped, so that the parent sees what happened.
+pub fn end_by(number: i32) -> ! {
+    untrap();
+    let _ = kill(nix::unistd::getpid(), number);
+    super::entry::end(128u8.wrapping_add(number as u8))
 }
 
 /// Restores what [`trap`] changed, before this process executes something else.

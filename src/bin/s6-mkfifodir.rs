@@ -1,0 +1,3 @@
+//! Makes a fifodir.
+#![no_main]
+s6::program!(s6::events::mkfifodir);
