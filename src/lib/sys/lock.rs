@@ -4,6 +4,9 @@
 //! file once and never again (design.md 4.3). flock and open-file-description locks would not exclude C programs.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use super::{Errno, check};
 
@@ -48,6 +51,43 @@ pub fn lock(fd: impl AsFd, wanted: Kind) -> Result<(), Errno> {
     // SAFETY: F_SETLKW reads one flock through a valid pointer.
     check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETLKW, &lock) })?;
     Ok(())
+}
+
+/// Waits for the lock, at most `limit`; `Ok(false)` if that is over. Uses SIGALRM and the alarm clock of the process,
+/// and leaves the signal as it was and the clock off.
+pub fn lock_within(fd: impl AsFd, wanted: Kind, limit: Duration) -> Result<bool, Errno> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let deadline = Instant::now() + limit;
+    let only_alarm = SigSet::from(Signal::SIGALRM);
+    // An alarm that comes before the wait has begun is lost, so it repeats.
+    const AGAIN: Duration = Duration::from_millis(10);
+    // SAFETY: sigaction is a plain C struct for which all zeros is a valid value.
+    let (mut action, mut before): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = nothing as *const () as usize; // no SA_RESTART: the wait is to be interrupted
+    // SAFETY: both pointers are live, and the handler does nothing.
+    check(unsafe { libc::sigaction(libc::SIGALRM, &action, &mut before) })?;
+    let mask = only_alarm.thread_swap_mask(SigmaskHow::SIG_UNBLOCK)?;
+    set_alarm(limit, AGAIN)?;
+    let outcome = loop {
+        match lock(fd.as_fd(), wanted) {
+            Err(Errno::EINTR) if Instant::now() < deadline => {}
+            Err(Errno::EINTR) => break Ok(false),
+            other => break other.map(|()| true),
+        }
+    };
+    set_alarm(Duration::ZERO, Duration::ZERO)?;
+    mask.thread_set_mask()?;
+    // SAFETY: the action that was there before, through a live pointer.
+    check(unsafe { libc::sigaction(libc::SIGALRM, &before, std::ptr::null_mut()) })?;
+    outcome
+}
+
+/// Sets the alarm clock to ring after `first` (zero: never), then every `again`.
+fn set_alarm(first: Duration, again: Duration) -> Result<(), Errno> {
+    let time = |length: Duration| libc::timeval { tv_sec: length.as_secs() as _, tv_usec: length.subsec_micros() as _ };
+    let timer = libc::itimerval { it_interval: time(again), it_value: time(first) };
+    // SAFETY: setitimer reads one itimerval through a live pointer.
+    check(unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) }).map(drop)
 }
 
 /// Whether another process holds the file locked exclusively: the question behind "is it running?".
