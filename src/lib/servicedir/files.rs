@@ -24,6 +24,12 @@ pub fn exists(path: &CStr) -> bool {
     !matches!(nix::unistd::access(path, nix::unistd::AccessFlags::F_OK), Err(Errno::ENOENT | Errno::ENOTDIR))
 }
 
+/// Where an extension file is: `./NAME`, else `./data/s6-rs/NAME`, since s6-rc-compile copies only the names it
+/// knows, and `data` (design.md 5). `None` in the service directory of somebody who does not use it.
+pub fn extension(direct: &'static CStr, in_data: &'static CStr) -> Option<&'static CStr> {
+    [direct, in_data].into_iter().find(|path| exists(path))
+}
+
 /// The first line of a small file, parsed. `None` if it is not there, or, with a warning, if it cannot be read or
 /// understood.
 pub fn read<T, const MOST: usize>(path: &CStr, parse: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {

@@ -80,12 +80,22 @@ pub fn wait_for(fds: &mut [PollFd], timeout: Option<Duration>) -> Result<(), Err
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     let mask = signal::wait_mask().map_or(std::ptr::null(), |m| std::ptr::from_ref(m.as_ref()));
     // SAFETY: the slice is a live array of transparent pollfds; the other pointers are null or to live values.
-    match check(unsafe { libc::ppoll(fds.as_mut_ptr().cast(), fds.len() as libc::nfds_t, timeout, mask) }) {
-        Ok(_) => Ok(()),
-        Err(Errno::EINTR) => {
-            fds.iter_mut().for_each(|fd| fd.0.revents = 0);
-            Ok(())
-        }
-        Err(errno) => Err(errno),
+    let result = check(unsafe { libc::ppoll(fds.as_mut_ptr().cast(), fds.len() as libc::nfds_t, timeout, mask) });
+    match result {
+        Ok(1..) if !mask.is_null() => let_signals_in(mask),
+        Ok(_) => {}
+        Err(Errno::EINTR) => fds.iter_mut().for_each(|fd| fd.0.revents = 0),
+        Err(errno) => return Err(errno),
+    }
+    Ok(())
+}
+
+/// With a descriptor ready, ppoll returns without letting signals in: a flood on one descriptor would keep them out
+/// for ever. Waiting for nothing lets them in.
+fn let_signals_in(mask: *const libc::sigset_t) {
+    // SAFETY: timespec is a plain C struct; zero is a valid value. The mask is live, the array empty.
+    unsafe {
+        let none: libc::timespec = std::mem::zeroed();
+        libc::ppoll(std::ptr::null_mut(), 0, &none, mask);
     }
 }

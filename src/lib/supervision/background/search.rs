@@ -218,6 +218,11 @@ impl Search {
         &self.place.pid_file
     }
 
+    /// What descended from us before the start and is no member.
+    pub fn others(&self) -> &[Pid] {
+        &self.place.others
+    }
+
     /// The parent exited with code 0: look at once, and then until the limit is over.
     pub fn parent_exited(&mut self, now: Instant, limit: Limit) {
         self.begin(now, limit.end(now), true);

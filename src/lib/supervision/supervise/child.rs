@@ -27,28 +27,39 @@ pub enum Failure {
     Refused,
 }
 
+/// How the service says that it is ready.
+#[derive(Debug)]
+pub enum Readiness {
+    /// Not at all.
+    Never,
+    /// By a newline on this pipe.
+    Newline(OwnedFd),
+    /// By having forked: its main process is ready when it is found.
+    MainFound,
+}
+
 /// A run that was started.
 #[derive(Debug)]
 pub struct Started {
     /// Its process.
     pub pid: Pid,
-    /// Where its newline will come from, if it has a `notification-fd`.
-    pub notification: Option<OwnedFd>,
+    /// What to wait for.
+    pub readiness: Readiness,
 }
 
 /// Starts `./run` with the service directory, as given on our command line, for argument. Warns of what is wrong.
-pub fn start_run(directory: &CStr, descriptors: u64) -> Result<Started, Failure> {
+/// `forks`: the service has a pid file, and no use for a pipe.
+pub fn start_run(directory: &CStr, descriptors: u64, forks: bool) -> Result<Started, Failure> {
     let lock_fd = descriptor(c"lock-fd", descriptors);
     let notification_fd = descriptor(c"notification-fd", descriptors);
     if lock_fd.is_some() && lock_fd == notification_fd {
         warn!("not starting the service: notification-fd and lock-fd are the same descriptor");
         return Err(Failure::Refused);
     }
-    let pipe = match notification_fd.map(|number| notification_pipe().map(|(reader, writer)| (number, reader, writer)))
-    {
+    let pipe = match notification_fd.filter(|_| !forks).map(|number| (number, notification_pipe())) {
         None => None,
-        Some(Ok(pipe)) => Some(pipe),
-        Some(Err(errno)) => {
+        Some((number, Ok((reader, writer)))) => Some((number, reader, writer)),
+        Some((_, Err(errno))) => {
             warn!(errno => "unable to make the notification pipe");
             return Err(Failure::Failed);
         }
@@ -77,7 +88,14 @@ pub fn start_run(directory: &CStr, descriptors: u64) -> Result<Started, Failure>
         ..Spawn::new(if lock_fd.is_some() { &locked } else { &plain })
     };
     match spawn.start() {
-        Ok(pid) => Ok(Started { pid, notification: pipe.map(|(_, reader, _)| reader) }),
+        Ok(pid) => {
+            let readiness = match pipe {
+                Some((_, reader, _)) => Readiness::Newline(reader),
+                None if notification_fd.is_some() => Readiness::MainFound,
+                None => Readiness::Never,
+            };
+            Ok(Started { pid, readiness })
+        }
         Err(errno) => {
             warn!(errno => "unable to start ", if lock_fd.is_some() { "s6-setlock for ./run" } else { "./run" }, ", trying again in a minute");
             Err(Failure::Failed)

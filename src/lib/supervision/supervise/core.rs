@@ -133,6 +133,8 @@ pub enum Event {
     Died(WaitStatus),
     /// The service said that it is ready.
     Ready,
+    /// run went away as it should and left a daemon: the time in which it must be ready is over.
+    Forked,
     /// The service's main process is now this one.
     MainIs(i32),
     /// A letter came.
@@ -344,7 +346,9 @@ impl Core {
             (Event::Ready, Column::Up) => self.became_ready(now, out),
             (Event::Ready, Column::Down | Column::Finish) => {}
 
+            (Event::Forked, _) => self.ready_by = None,
             (Event::MainIs(pid), Column::Up) => {
+                self.ready_by = None;
                 self.status.pid = pid as u64;
                 out.push(Action::WriteStatus);
             }

@@ -5,10 +5,11 @@
 
 mod child;
 pub mod core;
+mod forking;
 pub mod setup;
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -16,7 +17,9 @@ use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 
+use self::child::Readiness;
 use self::core::{Action, Command, Core, Event, Now, Target};
+use self::forking::{Forking, News};
 use self::setup::Held;
 use crate::cli::Args;
 use crate::error::{self, Die, Exit, OK, OrDie, Program};
@@ -63,10 +66,14 @@ struct Shell {
     directory: &'static CStr,
     /// Soft limit on descriptors: what a number in `notification-fd` must be below.
     descriptors: u64,
-    /// Where the service's newline will come from.
-    notification: Option<OwnedFd>,
+    /// How the service will say that it is ready.
+    readiness: Readiness,
     /// run or finish.
     child: Option<Pid>,
+    /// Who run is, if it is one that forks.
+    forking: Option<Forking>,
+    /// Orphans come to us, and must be reaped.
+    adopts: bool,
     /// The status file does not say what it should; try again then.
     stale: Option<Instant>,
     left: bool,
@@ -87,17 +94,36 @@ impl Shell {
         replace_status(&never_started).or_die("write", "supervise/status")?;
         notify("s");
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-        Ok(Shell { core, held, directory, descriptors, notification: None, child: None, stale: None, left: false })
+        Ok(Shell {
+            core,
+            held,
+            directory,
+            descriptors,
+            readiness: Readiness::Never,
+            child: None,
+            forking: None,
+            adopts: false,
+            stale: None,
+            left: false,
+        })
     }
 
     /// One turn: wait, then readiness before deaths before commands, so that a service that says it is ready and
     /// dies is seen to have been ready, and commands meet a state that is true.
     fn turn(&mut self) -> Result<(), Die> {
-        let mut fds =
-            [PollFd::new(self.held.control.as_fd(), poll::IN), PollFd::maybe(self.notification.as_ref(), poll::IN)];
-        let deadline = [self.core.deadline(), self.stale].into_iter().flatten().min();
+        let pipe = match &self.readiness {
+            Readiness::Newline(pipe) => Some(pipe),
+            Readiness::Never | Readiness::MainFound => None,
+        };
+        let mut fds = [
+            PollFd::new(self.held.control.as_fd(), poll::IN),
+            PollFd::maybe(pipe, poll::IN),
+            PollFd::maybe(self.forking.as_ref().and_then(Forking::fd), poll::IN),
+        ];
+        let search = self.forking.as_ref().and_then(Forking::deadline);
+        let deadline = [self.core.deadline(), search, self.stale].into_iter().flatten().min();
         poll::wait(&mut fds, deadline).or_die("poll", "")?;
-        let [control, notification] = fds;
+        let [control, notification, _] = fds;
 
         if notification.readable() {
             self.read_notification();
@@ -106,6 +132,10 @@ impl Shell {
         while let Some(number) = signal::take() {
             signalled = true;
             self.signal(number);
+        }
+        if let Some(forking) = &mut self.forking {
+            let news = forking.turn(self.core.status().wanted_up);
+            self.news(news);
         }
         if !signalled && control.readable() {
             self.read_commands()?;
@@ -122,16 +152,16 @@ impl Shell {
 
     /// Any chunk with a newline in it means ready; end of file without one means never.
     fn read_notification(&mut self) {
-        let Some(pipe) = &self.notification else { return };
+        let Readiness::Newline(pipe) = &self.readiness else { return };
         let mut buffer = [0; 512];
         match fd::read(pipe, &mut buffer) {
             Ok(count) if buffer[..count].contains(&b'\n') => {
-                self.notification = None;
+                self.readiness = Readiness::Never;
                 self.handle(Event::Ready);
             }
             Err(Errno::EAGAIN) => {}
             Ok(1..) => {}
-            Ok(0) | Err(_) => self.notification = None,
+            Ok(0) | Err(_) => self.readiness = Readiness::Never,
         }
     }
 
@@ -146,13 +176,37 @@ impl Shell {
         }
     }
 
-    /// Looks for the child while there is one; for anybody's zombies when there is none.
+    /// Looks for the child while there is one; for anybody's zombies when there is none, or orphans come to us.
     fn reap(&mut self) {
         loop {
-            let Some((pid, status)) = wait::reap(self.child.map_or(Which::Any, Which::One)) else { return };
-            if self.child == Some(pid) {
+            let which = if self.adopts { Which::Any } else { self.child.map_or(Which::Any, Which::One) };
+            let Some((pid, status)) = wait::reap(which) else { return };
+            if let Some(forking) = &mut self.forking {
+                let news = forking.reaped(pid, status, self.core.status().wanted_up);
+                self.news(news);
+            } else if self.child == Some(pid) {
                 // A newline written just before the end was written before the end.
                 self.read_notification();
+                self.child = None;
+                self.handle(Event::Died(status));
+            }
+        }
+    }
+
+    /// What became of a service that forks.
+    fn news(&mut self, news: Option<News>) {
+        match news {
+            None => {}
+            Some(News::Forked) => self.handle(Event::Forked),
+            Some(News::MainIs(pid)) => {
+                self.handle(Event::MainIs(pid.as_raw()));
+                if matches!(self.readiness, Readiness::MainFound) {
+                    self.readiness = Readiness::Never;
+                    self.handle(Event::Ready);
+                }
+            }
+            Some(News::Ended(status)) => {
+                self.forking = None;
                 self.child = None;
                 self.handle(Event::Died(status));
             }
@@ -208,7 +262,7 @@ impl Shell {
             }
             Action::NotReadyInTime => warn!("the service did not become ready in time, bringing it down"),
             Action::RecordDeath(stamp, status) => record_death(stamp, status),
-            Action::CloseNotification => self.notification = None,
+            Action::CloseNotification => self.readiness = Readiness::Never,
             Action::WriteStatus => self.write_status(),
             Action::Notify(letters) => notify(letters),
             Action::CreateDown => {
@@ -237,11 +291,19 @@ impl Shell {
     }
 
     fn start(&mut self) -> Event {
-        match child::start_run(self.directory, self.descriptors) {
+        let search = forking::pid_file().map(forking::prepare);
+        self.adopts |= search.is_some();
+        match child::start_run(self.directory, self.descriptors, search.is_some()) {
             Ok(started) => {
                 self.child = Some(started.pid);
-                self.notification = started.notification;
-                Event::Started { pid: started.pid.as_raw(), ready_within: None }
+                self.readiness = started.readiness;
+                let mut ready_within = None;
+                if let Some(search) = search {
+                    let file = files::extension(c"timeout-ready", c"data/s6-rs/timeout-ready");
+                    ready_within = file.and_then(|file| files::limit(file, None));
+                    self.forking = Some(Forking::begin(search, started.pid, ready_within));
+                }
+                Event::Started { pid: started.pid.as_raw(), ready_within }
             }
             Err(child::Failure::Failed) => Event::StartFailed,
             Err(child::Failure::Refused) => Event::StartRefused,
@@ -259,15 +321,19 @@ impl Shell {
     }
 
     /// A signal to the main process. Before it is reaped it is there, so an error is of no interest.
-    fn send(&self, number: i32) {
-        if let Some(pid) = self.child {
-            let _ = signal::kill(pid, number);
+    fn send(&mut self, number: i32) {
+        match (&mut self.forking, self.child) {
+            (Some(forking), _) => forking.signal(number),
+            (None, Some(pid)) => drop(signal::kill(pid, number)),
+            (None, None) => {}
         }
     }
 
-    fn send_group(&self, number: i32) {
-        if let Some(pid) = self.child {
-            let _ = signal::kill_group(pid, number);
+    fn send_group(&mut self, number: i32) {
+        match (&mut self.forking, self.child) {
+            (Some(forking), _) => forking.signal_group(number),
+            (None, Some(pid)) => drop(signal::kill_group(pid, number)),
+            (None, None) => {}
         }
     }
 

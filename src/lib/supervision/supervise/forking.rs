@@ -1,0 +1,230 @@
+//! A service with a `pidfile`: run, the *parent*, goes away, and another process is the service
+//! (spec/forking-daemons.md 3 to 5).
+//!
+//! The core keeps seeing one child that lives from the start of run to the end of the last process of the service;
+//! this is where the kernel's view is folded into that one.
+
+use std::ffi::CString;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use nix::unistd::{getpgid, getpgrp};
+
+use crate::error::report;
+use crate::servicedir::files;
+use crate::supervision::background::{Clearance, Failure, Limit, Outcome, PATIENCE, Search, Step, remove};
+use crate::sys::process::{Watch, become_subreaper};
+use crate::sys::wait::{self, WaitStatus, Which};
+use crate::sys::{Errno, Pid, fd, signal};
+use crate::warn;
+
+/// Bytes of the longest path in a `pidfile`.
+const PATH: usize = 511;
+
+/// What became of the service.
+#[derive(Debug)]
+pub enum News {
+    /// The parent has exited as it should; nothing to report yet.
+    Forked,
+    /// This process is the service now.
+    MainIs(Pid),
+    /// Nothing of it is left.
+    Ended(WaitStatus),
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// run itself.
+    Parent(Pid),
+    /// Nobody yet: the file must say.
+    Searching,
+    /// Main.
+    Main(Watch),
+    /// Main, or the start, ended so; what is left is being ended too, with the next step then.
+    Clearing(Clearance, WaitStatus, Instant),
+}
+
+/// The processes of one run.
+#[derive(Debug)]
+pub struct Forking {
+    search: Search,
+    phase: Phase,
+    limit: Limit,
+}
+
+/// The path in the service directory's `pidfile`, if it has one that can be used.
+pub fn pid_file() -> Option<CString> {
+    let file = files::extension(c"pidfile", c"data/s6-rs/pidfile")?;
+    if files::exists(c"flag-newpidns") {
+        warn!("ignoring ", file, ": with flag-newpidns a daemon ends with the process that started it");
+        return None;
+    }
+    let mut buffer = [0; PATH + 1];
+    let read = fd::read_file(file, &mut buffer).map(files::first_line);
+    match read {
+        Ok(path) if (1..=PATH).contains(&path.len()) && !path.contains(&0) => CString::new(path).ok(),
+        Ok(_) => {
+            warn!("ignoring ", file, ": it must hold one path of at most 511 bytes");
+            None
+        }
+        Err(errno) => {
+            warn!(errno => "unable to read ", file, ", ignoring it");
+            None
+        }
+    }
+}
+
+/// A run that forks, before its start: makes this process the one that gets the orphans, removes an old pid file.
+pub fn prepare(pid_file: CString) -> Search {
+    match become_subreaper() {
+        // Where there is no such thing, the pid file is believed and a kqueue watches the process it names.
+        Ok(()) | Err(Errno::ENOSYS) => {}
+        Err(errno) => warn!(errno => "unable to become a child subreaper"),
+    }
+    Search::prepare(pid_file)
+}
+
+impl Forking {
+    /// The parent was started; `length` is how long it and the file may take.
+    pub fn begin(search: Search, parent: Pid, length: Option<Duration>) -> Self {
+        Forking { search, phase: Phase::Parent(parent), limit: Limit { since: Instant::now(), length } }
+    }
+
+    /// A child was reaped. `wanted_up`: whether a main that ends of its own accord may have forked again to reload.
+    pub fn reaped(&mut self, pid: Pid, status: WaitStatus, wanted_up: bool) -> Option<News> {
+        let now = Instant::now();
+        match &self.phase {
+            Phase::Parent(parent) if *parent == pid => self.parent_ended(now, status),
+            Phase::Main(main) if main.pid() == pid => self.main_ended(now, status, wanted_up),
+            Phase::Clearing(..) => self.clear(now),
+            Phase::Parent(_) | Phase::Searching | Phase::Main(_) => {
+                self.search.reaped(pid, status);
+                self.look(now)
+            }
+        }
+    }
+
+    /// After the children were reaped: a main that is somebody else's child, a look at the file, the next kill.
+    pub fn turn(&mut self, wanted_up: bool) -> Option<News> {
+        let now = Instant::now();
+        match &self.phase {
+            Phase::Main(main) if !main.is_alive() => {
+                let ours = wait::reap(Which::One(main.pid())).map(|(_, status)| status);
+                let status = ours.or_else(|| main.exit_status()).unwrap_or_default();
+                self.main_ended(now, status, wanted_up)
+            }
+            Phase::Searching => self.look(now),
+            Phase::Clearing(_, _, next) if *next <= now => self.clear(now),
+            Phase::Clearing(..) | Phase::Parent(_) | Phase::Main(_) => None,
+        }
+    }
+
+    fn parent_ended(&mut self, now: Instant, status: WaitStatus) -> Option<News> {
+        if status.code() != Some(0) {
+            remove(self.search.pid_file());
+            return self.end(now, status);
+        }
+        self.search.parent_exited(now, self.limit);
+        self.phase = Phase::Searching;
+        self.look(now).or(Some(News::Forked))
+    }
+
+    fn main_ended(&mut self, now: Instant, status: WaitStatus, wanted_up: bool) -> Option<News> {
+        if status.code() == Some(0) && wanted_up {
+            self.search.main_exited(now, self.limit.length);
+            self.phase = Phase::Searching;
+            return self.look(now);
+        }
+        if status.signal().is_some() {
+            remove(self.search.pid_file());
+        }
+        self.end(now, status)
+    }
+
+    fn look(&mut self, now: Instant) -> Option<News> {
+        match self.search.look(now) {
+            Outcome::Waiting => None,
+            Outcome::Found(main) | Outcome::FellBack(main) => {
+                let pid = main.pid();
+                self.phase = Phase::Main(main);
+                Some(News::MainIs(pid))
+            }
+            Outcome::NoMemberLeft(failure) => {
+                self.failed(&failure);
+                Some(News::Ended(failure.status))
+            }
+            Outcome::Failed(failure) => {
+                self.failed(&failure);
+                self.end(now, WaitStatus::exited(0))
+            }
+        }
+    }
+
+    fn failed(&self, failure: &Failure) {
+        report("warning: ", &[&failure.message(self.search.pid_file())], None);
+        remove(self.search.pid_file());
+    }
+
+    /// Begins to end what is left, unless it is to be kept.
+    fn end(&mut self, now: Instant, status: WaitStatus) -> Option<News> {
+        if files::extension(c"flag-keep-members", c"data/s6-rs/flag-keep-members").is_some() {
+            return Some(News::Ended(status));
+        }
+        let patience = match status.signal().map(i32::from) {
+            Some(libc::SIGKILL) => Duration::ZERO,
+            _ => files::limit(c"timeout-kill", None).unwrap_or(PATIENCE).min(PATIENCE),
+        };
+        self.phase = Phase::Clearing(Clearance::new(now, patience), status, now);
+        self.clear(now)
+    }
+
+    fn clear(&mut self, now: Instant) -> Option<News> {
+        let Phase::Clearing(clearance, status, next) = &mut self.phase else { return None };
+        match clearance.step(now, self.search.others()) {
+            Step::Done => return Some(News::Ended(*status)),
+            Step::Wait(until) => *next = until,
+        }
+        None
+    }
+
+    /// What to wait for besides SIGCHLD.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.phase {
+            Phase::Main(main) => main.fd(),
+            Phase::Searching => self.search.fd(),
+            Phase::Parent(_) | Phase::Clearing(..) => None,
+        }
+    }
+
+    /// When [`Forking::turn`] is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Searching => self.search.deadline(),
+            Phase::Clearing(_, _, next) => Some(*next),
+            Phase::Parent(_) | Phase::Main(_) => None,
+        }
+    }
+
+    /// Sends a signal to the service, whoever it is now; one that comes in between reaches main when it is found.
+    pub fn signal(&mut self, number: i32) {
+        match &self.phase {
+            Phase::Parent(parent) => self.search.signal(Some(*parent), number),
+            Phase::Searching => self.search.signal(None, number),
+            Phase::Main(main) => drop(main.kill(number)),
+            Phase::Clearing(..) => {}
+        }
+    }
+
+    /// Sends a signal to the process group of the service; to its main process alone if that is in our own group.
+    pub fn signal_group(&mut self, number: i32) {
+        let leader = match &self.phase {
+            Phase::Parent(parent) => Some(*parent),
+            Phase::Main(main) => Some(main.pid()),
+            Phase::Searching | Phase::Clearing(..) => None,
+        };
+        match leader.and_then(|pid| getpgid(Some(pid)).ok()) {
+            Some(group) if group != getpgrp() => drop(signal::kill_group(group, number)),
+            _ => self.signal(number),
+        }
+    }
+}
