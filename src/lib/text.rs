@@ -117,11 +117,11 @@ pub fn parse_signal(word: &[u8]) -> Option<i32> {
     parse_u32(name).filter(|n| (1..=HIGHEST_SIGNAL).contains(n)).map(|n| n as i32)
 }
 
-/// The name of a signal with its `SIG`, as the original prints it; `???` if it has none.
+/// The name of a signal with its `SIG`, as the original prints it; `SIG???` if it has none.
 pub fn signal_name(number: i32) -> String {
     match SIGNALS.iter().find(|&&(_, known)| known == number) {
         Some((name, _)) => format!("SIG{name}"),
-        None => "???".to_owned(),
+        None => "SIG???".to_owned(),
     }
 }
 
@@ -163,7 +163,7 @@ mod tests {
             assert_eq!(parse_signal(word.as_bytes()), None, "{word}");
         }
         assert_eq!(signal_name(15), "SIGTERM");
-        assert_eq!(signal_name(63), "???");
+        assert_eq!(signal_name(63), "SIG???");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! `supervise/death_tally`: the last deaths of a service, 14 bytes each, oldest first (spec/supervision.md 2.2).
 
 use std::ffi::CStr;
+use std::os::fd::AsFd;
 
 use nix::fcntl::{OFlag, renameat};
+use nix::sys::stat::fstat;
 use nix::sys::uio::pread;
 use nix::unistd::unlink;
 
@@ -58,6 +60,25 @@ pub fn unpack(bytes: &[u8]) -> Option<impl DoubleEndedIterator<Item = Death> + E
     rest.is_empty().then(|| entries.iter().map(Death::unpack))
 }
 
+/// The newest deaths of an open file, at most `most`, oldest first; `None` if its size is no multiple of an entry's.
+pub fn read_newest(file: impl AsFd, most: usize) -> Result<Option<Vec<Death>>, Errno> {
+    let size = fstat(file.as_fd())?.st_size.max(0) as usize;
+    if !size.is_multiple_of(ENTRY) {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; (size / ENTRY).min(most).min(MOST) * ENTRY];
+    let start = size - bytes.len();
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match fd::retry(|| pread(file.as_fd(), &mut bytes[filled..], (start + filled) as libc::off_t))? {
+            0 => break, // cut short meanwhile
+            n => filled += n,
+        }
+    }
+    bytes.truncate(filled - filled % ENTRY);
+    Ok(unpack(&bytes).map(Iterator::collect))
+}
+
 /// Adds a death to the file `path` and keeps the newest `most` (at least 1), never seen half-written: `new`, then
 /// rename. A file of odd size counts as empty. Copies piecewise, so a long tally costs a supervisor no memory.
 pub fn append(path: &CStr, new: &CStr, death: &Death, most: usize) -> Result<(), Errno> {
@@ -68,7 +89,7 @@ pub fn append(path: &CStr, new: &CStr, death: &Death, most: usize) -> Result<(),
         Err(errno) => return Err(errno),
     };
     let size = match &old {
-        Some(file) => nix::sys::stat::fstat(file)?.st_size.max(0) as usize,
+        Some(file) => fstat(file)?.st_size.max(0) as usize,
         None => 0,
     };
     let kept = if size % ENTRY == 0 { (size / ENTRY).min(most - 1) * ENTRY } else { 0 };
@@ -132,6 +153,22 @@ mod tests {
         std::fs::write(base.path().join("tally"), b"odd").unwrap();
         append(&path("tally"), &path("tally.new"), &Death::new(Tai64n::default(), WaitStatus::exited(1)), 9).unwrap();
         assert_eq!(std::fs::metadata(base.path().join("tally")).unwrap().len(), ENTRY as u64);
+    }
+
+    #[test]
+    fn the_newest_deaths_are_read() {
+        let deaths: Vec<Death> =
+            (0..5).map(|n| Death::new(Tai64n { seconds: n, nanoseconds: 0 }, WaitStatus::exited(1))).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        for death in &deaths {
+            std::io::Write::write_all(&mut file, &death.pack()).unwrap();
+        }
+        for most in [0, 1, 4, 5, 6, usize::MAX] {
+            let newest = read_newest(&file, most).unwrap().unwrap();
+            assert_eq!(newest, deaths[5usize.saturating_sub(most)..]);
+        }
+        std::io::Write::write_all(&mut file, b"odd").unwrap();
+        assert_eq!(read_newest(&file, 1), Ok(None));
     }
 
     #[test]

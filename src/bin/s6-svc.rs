@@ -1,0 +1,3 @@
+//! Sends commands to supervisors.
+#![no_main]
+s6::program!(s6::supervision::svc);
