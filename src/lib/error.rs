@@ -204,11 +204,11 @@ pub fn message(pieces: &[&dyn Text]) -> Vec<u8> {
     pieces.iter().flat_map(|p| p.text()).copied().collect()
 }
 
-static CONTEXT: OnceLock<Vec<u8>> = OnceLock::new();
+static CONTEXT: OnceLock<&'static CStr> = OnceLock::new();
 
 /// From now on messages begin with `PROG context`, as those of s6-supervise with its service directory. Counts once.
-pub fn set_context(context: &[u8]) {
-    let _ = CONTEXT.set([b" ", context].concat());
+pub fn set_context(context: &'static CStr) {
+    let _ = CONTEXT.set(context);
 }
 
 /// Writes one message line to stderr. Allocates nothing; a line that cannot be written is lost.
@@ -223,10 +223,13 @@ pub fn report(kind: &str, pieces: &[&dyn Text], errno: Option<Errno>) {
         }
     };
     put(sys::entry::program().name.as_bytes());
-    put(CONTEXT.get().map_or(b"", |c| c));
+    if let Some(context) = CONTEXT.get() {
+        put(b" ");
+        put(context.to_bytes());
+    }
     put(b": ");
     put(kind.as_bytes());
-    pieces.iter().take(MOST - 7).for_each(|p| put(p.text()));
+    pieces.iter().take(MOST - 8).for_each(|p| put(p.text()));
     if let Some(errno) = errno {
         put(b": ");
         put(sys::strerror(errno));

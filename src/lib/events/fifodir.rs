@@ -1,13 +1,14 @@
 //! Making, notifying and cleaning a fifodir.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, stat};
-use nix::unistd::{Gid, Uid, chown, mkdir, unlink};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, chown, mkdir, unlinkat};
 
-use crate::sys::fd::{open_file, write};
+use crate::sys::fd::{open_file_at, write};
 use crate::sys::{dir, signal};
 
 /// Length of the name of a subscriber's fifo: `ftrig1:`, a time stamp, `:`, six random characters.
@@ -66,36 +67,25 @@ pub fn chmod(path: &CStr, mode: u32) -> Result<(), Errno> {
 /// Never blocks: a full fifo misses them. A fifo that nobody reads is removed. The only error is a directory that
 /// cannot be opened or read. SIGPIPE must not kill the caller: see [`signal::neutralise`].
 pub fn notify(path: &CStr, letters: &[u8]) -> Result<(), Errno> {
-    for_each_fifo(path, b"ftrig1:@", |fifo| match open_file(fifo, OFlag::O_WRONLY | OFlag::O_NONBLOCK, 0) {
-        Ok(fd) => write(&fd, letters) == Err(Errno::EPIPE),
+    for_each_fifo(path, |fifo| match fifo {
+        Ok(fifo) => write(&fifo, letters) == Err(Errno::EPIPE),
         Err(errno) => errno == Errno::ENXIO,
     })
 }
 
 /// Removes the fifos of subscribers that are gone.
 pub fn clean(path: &CStr) -> Result<(), Errno> {
-    for_each_fifo(path, b"ftrig1", |fifo| {
-        open_file(fifo, OFlag::O_WRONLY | OFlag::O_NONBLOCK, 0).is_err_and(|e| e == Errno::ENXIO)
-    })
+    for_each_fifo(path, |fifo| fifo.is_err_and(|errno| errno == Errno::ENXIO))
 }
 
-/// Calls `is_stale` with the path of each subscriber's fifo, known by its length and how its name `begins`, and
-/// removes those for which it says so.
-fn for_each_fifo(path: &CStr, begins: &[u8], mut is_stale: impl FnMut(&CStr) -> bool) -> Result<(), Errno> {
-    let mut buffer = [0u8; libc::PATH_MAX as usize];
-    let prefix = path.to_bytes();
-    dir::for_each(path, |name| {
-        if name.to_bytes().len() != FIFO_NAME || !name.to_bytes().starts_with(begins) {
-            return Ok(());
-        }
-        let length = prefix.len() + 1 + FIFO_NAME;
-        let Some(target) = buffer.get_mut(..=length) else { return Err(Errno::ENAMETOOLONG) };
-        target[..prefix.len()].copy_from_slice(prefix);
-        target[prefix.len()] = b'/';
-        target[prefix.len() + 1..].copy_from_slice(name.to_bytes_with_nul());
-        let fifo = CStr::from_bytes_with_nul(target).map_err(|_| Errno::EINVAL)?;
-        if is_stale(fifo) {
-            let _ = unlink(fifo);
+/// Opens each subscriber's fifo for `is_stale`, and removes those for which that says so.
+fn for_each_fifo(path: &CStr, mut is_stale: impl FnMut(Result<OwnedFd, Errno>) -> bool) -> Result<(), Errno> {
+    dir::for_each_in(path, |dir, name| {
+        if name.to_bytes().len() == FIFO_NAME
+            && name.to_bytes().starts_with(b"ftrig1:@")
+            && is_stale(open_file_at(dir, name, OFlag::O_WRONLY | OFlag::O_NONBLOCK, 0))
+        {
+            let _ = unlinkat(dir, name, UnlinkatFlags::NoRemoveDir);
         }
         Ok(())
     })

@@ -1,6 +1,7 @@
 //! Directory listings without allocation: one small buffer, one call per entry.
 
 use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::fcntl::OFlag;
 
@@ -9,51 +10,58 @@ use super::fd::open_file;
 
 /// Calls `each` with the name of every entry of `path` but `.` and `..`, in directory order. Entries may be
 /// removed meanwhile. An error of opening or reading ends the walk; so does an error of `each`.
-#[cfg(target_os = "linux")]
 pub fn for_each(path: &CStr, mut each: impl FnMut(&CStr) -> Result<(), Errno>) -> Result<(), Errno> {
+    for_each_in(path, |_, name| each(name))
+}
+
+/// As [`for_each`], with the open directory, so that an entry is reached without its path.
+#[cfg(target_os = "linux")]
+pub fn for_each_in(path: &CStr, mut each: impl FnMut(BorrowedFd<'_>, &CStr) -> Result<(), Errno>) -> Result<(), Errno> {
+    use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
 
     /// Big enough for hundreds of service names, small enough to live on the stack of a supervisor.
     #[repr(C, align(8))]
-    struct Buffer([u8; 2048]);
+    struct Buffer(MaybeUninit<[u8; 2048]>);
 
     /// Offset of d_name in the kernel's linux_dirent64: inode, offset, record length, type.
     const NAME: usize = 19;
 
     let dir = open_file(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)?;
-    let mut buffer = Buffer([0; 2048]);
+    let mut buffer = Buffer(MaybeUninit::uninit());
     loop {
         // SAFETY: pointer and length are those of a live, writable, aligned buffer.
         let filled = Errno::result(unsafe {
-            libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buffer.0.as_mut_ptr(), buffer.0.len())
+            libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buffer.0.as_mut_ptr(), size_of::<Buffer>())
         })?;
         if filled == 0 {
             return Ok(());
         }
-        let mut rest = &buffer.0[..filled as usize];
+        // SAFETY: the kernel has written that many bytes.
+        let mut rest = unsafe { std::slice::from_raw_parts(buffer.0.as_ptr().cast::<u8>(), filled as usize) };
         while rest.len() > NAME {
             let length = usize::from(u16::from_ne_bytes([rest[16], rest[17]])).clamp(NAME + 1, rest.len());
             let (record, others) = rest.split_at(length);
             rest = others;
             let name = CStr::from_bytes_until_nul(&record[NAME..]).unwrap_or(c".");
             if name != c"." && name != c".." {
-                each(name)?;
+                each(dir.as_fd(), name)?;
             }
         }
     }
 }
 
-/// Calls `each` with the name of every entry of `path` but `.` and `..`, in directory order. Entries may be
-/// removed meanwhile. An error of opening or reading ends the walk; so does an error of `each`.
+/// As [`for_each`], with the open directory, so that an entry is reached without its path.
 #[cfg(not(target_os = "linux"))]
-pub fn for_each(path: &CStr, mut each: impl FnMut(&CStr) -> Result<(), Errno>) -> Result<(), Errno> {
+pub fn for_each_in(path: &CStr, mut each: impl FnMut(BorrowedFd<'_>, &CStr) -> Result<(), Errno>) -> Result<(), Errno> {
     let fd = open_file(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)?;
+    let here = super::fd::duplicate(&fd, 0)?;
     let mut dir = nix::dir::Dir::from_fd(fd)?;
     for entry in dir.iter() {
         let entry = entry?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
-            each(name)?;
+            each(here.as_fd(), name)?;
         }
     }
     Ok(())

@@ -32,7 +32,7 @@ pub unsafe fn start(program: &'static Program, argc: c_int, argv: *const *const 
 /// As [`start`]; `skip` is less than `argc`, or both are 0.
 pub unsafe fn start_skipping(program: &'static Program, argc: c_int, argv: *const *const c_char, skip: usize) -> ! {
     let _ = PROGRAM.set(program);
-    on_panic(|| {});
+    catch_panics();
     // SAFETY: argv of main is null-terminated and lives as long as the process; argc may be 0 with a null argv[0].
     let argv: &'static [CPtr<'static>] = if argc > 0 { unsafe { cptr::slice_from_raw(argv) } } else { &[CPtr::NULL] };
     let argv = &argv[skip..];
@@ -52,11 +52,21 @@ pub unsafe fn start_skipping(program: &'static Program, argc: c_int, argv: *cons
     end(code)
 }
 
-/// What happens when a bug shows: a message, `last_words`, exit code 101. There is no unwinding.
+/// What a program still does when a bug shows, if it needs to.
+static LAST_WORDS: OnceLock<fn()> = OnceLock::new();
+
+/// When a bug shows: a message, then `last_words`, then exit code 101. There is no unwinding.
 pub fn on_panic(last_words: fn()) {
-    std::panic::set_hook(Box::new(move |info| {
+    let _ = LAST_WORDS.set(last_words);
+}
+
+/// Captures nothing, so that it takes no heap in a process that otherwise has none.
+fn catch_panics() {
+    std::panic::set_hook(Box::new(|info| {
         error::report("fatal: internal error: ", &[&info.to_string()], None);
-        last_words();
+        if let Some(last_words) = LAST_WORDS.get() {
+            last_words();
+        }
         end(error::BUG);
     }));
 }

@@ -38,6 +38,12 @@ pub(super) fn exec_in(path: &[u8], file: &CStr, argv: &[CPtr<'_>], envp: &[CPtr<
     if name.contains(&b'/') {
         return execve(file, argv, envp);
     }
+    search(path, name, argv, envp)
+}
+
+/// The search proper. Not inlined: its buffer would cost every supervisor, whose run is no name, a page of stack.
+#[inline(never)]
+fn search(path: &[u8], name: &[u8], argv: &[CPtr<'_>], envp: &[CPtr<'_>]) -> Errno {
     let mut outcome = Errno::ENOENT;
     let mut buffer = [0u8; libc::PATH_MAX as usize];
     for dir in path.split(|&b| b == b':').filter(|d| !d.is_empty()) {

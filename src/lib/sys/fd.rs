@@ -3,8 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, OFlag, fcntl};
 
 use super::{Errno, check};
 
@@ -23,10 +22,27 @@ const fn standard(number: RawFd) -> BorrowedFd<'static> {
 
 /// Opens a file close-on-exec. `mode` counts when O_CREAT is among the flags, less the umask.
 pub fn open_file(path: &CStr, flags: OFlag, mode: u32) -> Result<OwnedFd, Errno> {
+    open_file_at(AT_FDCWD, path, flags, mode)
+}
+
+/// As [`open_file`], with `path` relative to a directory.
+pub fn open_file_at(directory: BorrowedFd<'_>, path: &CStr, flags: OFlag, mode: u32) -> Result<OwnedFd, Errno> {
+    let flags = (flags | OFlag::O_CLOEXEC).bits();
     loop {
-        match open(path, flags | OFlag::O_CLOEXEC, Mode::from_bits_truncate(mode as libc::mode_t)) {
+        // musl's own open sets close-on-exec once more, by a second system call, for kernels before 2.6.23.
+        // SAFETY: path is a C string; the other arguments are integers.
+        #[cfg(target_os = "linux")]
+        let opened = unsafe {
+            libc::syscall(libc::SYS_openat, directory.as_raw_fd(), path.as_ptr(), flags | libc::O_LARGEFILE, mode)
+        } as RawFd;
+        // SAFETY: as above.
+        #[cfg(not(target_os = "linux"))]
+        let opened = unsafe { libc::openat(directory.as_raw_fd(), path.as_ptr(), flags, mode as libc::c_uint) };
+        match check(opened) {
             Err(Errno::EINTR) => {}
-            other => return other,
+            Err(errno) => return Err(errno),
+            // SAFETY: the kernel just made this descriptor; nobody else knows it.
+            Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         }
     }
 }
@@ -35,9 +51,8 @@ pub fn open_file(path: &CStr, flags: OFlag, mode: u32) -> Result<OwnedFd, Errno>
 pub fn open_missing_standard() -> Result<(), Errno> {
     for number in 0..=2 {
         if !is_open(number) {
-            let null = open(c"/dev/null", OFlag::O_RDWR, Mode::empty())?;
-            // Opening takes the lowest free number, which is this one, unless another thread interferes: none does.
-            std::mem::forget(null);
+            // Opening takes the lowest free number, which is this one: there is no other thread to take it.
+            leak_to_exec(open_file(c"/dev/null", OFlag::O_RDWR, 0)?)?;
         }
     }
     Ok(())
@@ -135,6 +150,13 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC)
 }
 
+/// A pipe whose read end does not block, both ends close-on-exec: (read end, write end).
+pub fn pipe_to_poll() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (reader, writer) = pipe()?;
+    fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((reader, writer))
+}
+
 /// Reads once; EINTR is retried.
 pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
     retry(|| nix::unistd::read(fd.as_fd(), buffer))
@@ -166,12 +188,7 @@ pub fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> 
 /// The start of a file, up to `buffer`'s length, for the small files of service directories.
 pub fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
     let file = open_file(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?;
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match read(&file, &mut buffer[filled..])? {
-            0 => break,
-            n => filled += n,
-        }
-    }
+    // A regular file is read in one piece, and for anything else one piece must do.
+    let filled = read(&file, buffer)?;
     Ok(&buffer[..filled])
 }

@@ -56,7 +56,7 @@ pub fn start_run(directory: &CStr, descriptors: u64, forks: bool) -> Result<Star
         warn!("not starting the service: notification-fd and lock-fd are the same descriptor");
         return Err(Failure::Refused);
     }
-    let pipe = match notification_fd.filter(|_| !forks).map(|number| (number, notification_pipe())) {
+    let pipe = match notification_fd.filter(|_| !forks).map(|number| (number, fd::pipe_to_poll())) {
         None => None,
         Some((number, Ok((reader, writer)))) => Some((number, reader, writer)),
         Some((_, Err(errno))) => {
@@ -111,13 +111,6 @@ fn descriptor(file: &CStr, descriptors: u64) -> Option<i32> {
         return None;
     }
     Some(number as i32)
-}
-
-/// The supervisor's end does not block: a service that writes half a line stops nobody but itself.
-fn notification_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
-    let (reader, writer) = fd::pipe()?;
-    fd::set_nonblocking(&reader, true)?;
-    Ok((reader, writer))
 }
 
 /// Empties `supervise/service-lock` and warns if somebody holds it: the service will then wait for it.

@@ -48,7 +48,7 @@ const STALE: Duration = Duration::from_secs(5);
 fn run(args: Args) -> Result<Exit, Die> {
     let directory = args.operands().get(0).ok_or_else(Die::usage)?;
     nix::unistd::chdir(directory).or_die("enter the service directory", directory)?;
-    error::set_context(directory.to_bytes());
+    error::set_context(directory);
     fd::open_missing_standard().or_die("open", "/dev/null")?;
     let held = setup::prepare()?;
     let mut shell = Shell::begin(directory, held)?;
