@@ -88,7 +88,7 @@ fn allocations(role: &str, restarts: usize, run: &str) -> u64 {
             let next = "printf u > supervise/control".to_owned();
             script(
                 &scratch.path().join("run"),
-                &format!("{note}; if [ $n -gt {restarts} ]; then printf dx > supervise/control; fi; {run}"),
+                &format!("{note}; if [ $n -gt {restarts} ]; then kill -TERM $PPID; fi; {run}"),
             );
             script(&scratch.path().join("finish"), &next);
             (scratch.path().to_owned(), String::new())
