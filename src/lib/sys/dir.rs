@@ -20,9 +20,9 @@ pub fn for_each_in(path: &CStr, mut each: impl FnMut(BorrowedFd<'_>, &CStr) -> R
     use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
 
-    /// Big enough for hundreds of service names, small enough to live on the stack of a supervisor.
+    /// Big enough for dozens of names, small enough for the stack of a supervisor, which is memory it keeps.
     #[repr(C, align(8))]
-    struct Buffer(MaybeUninit<[u8; 2048]>);
+    struct Buffer(MaybeUninit<[u8; 1024]>);
 
     /// Offset of d_name in the kernel's linux_dirent64: inode, offset, record length, type.
     const NAME: usize = 19;

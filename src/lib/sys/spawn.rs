@@ -140,14 +140,25 @@ fn duplicate_to(from: RawFd, to: RawFd) -> Result<(), Errno> {
     Errno::result(unsafe { libc::dup2(from, to) }).map(drop)
 }
 
+/// The child's stack. It is a part of ours, and a page that is touched once stays: a supervisor, which executes
+/// `./run`, gets by with less than a page; the search through PATH needs its buffer.
 #[cfg(target_os = "linux")]
 fn make_child(child: &mut Child<'_>) -> Result<Pid, Errno> {
+    const FRAMES: usize = if cfg!(debug_assertions) { 32 * 1024 } else { 3 * 1024 };
+    if child.spawn.file.to_bytes().contains(&b'/') {
+        make_child_on::<FRAMES>(child)
+    } else {
+        make_child_on::<{ FRAMES + libc::PATH_MAX as usize }>(child)
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[inline(never)]
+fn make_child_on<const STACK: usize>(child: &mut Child<'_>) -> Result<Pid, Errno> {
     use std::mem::MaybeUninit;
 
-    /// Room for the child's calls, with the PATH_MAX buffer of the search. Only what it touches becomes memory.
-    const STACK: usize = 4 * 4096;
     #[repr(align(16))]
-    struct Stack(MaybeUninit<[u8; STACK]>);
+    struct Stack<const STACK: usize>(MaybeUninit<[u8; STACK]>);
 
     extern "C" fn run(child: *mut libc::c_void) -> libc::c_int {
         // SAFETY: the parent passed its Child and is suspended until this process executes or exits.
@@ -157,16 +168,23 @@ fn make_child(child: &mut Child<'_>) -> Result<Pid, Errno> {
         unsafe { libc::_exit(127) }
     }
 
-    let mut stack = Stack(MaybeUninit::uninit());
+    /// Lies at the far end of the stack, and must still be there when the child is done with it.
+    const MARK: u64 = 0x5afe_57ac_c0de_5afe;
+
+    let mut stack = Stack::<STACK>(MaybeUninit::uninit());
+    let bottom = stack.0.as_mut_ptr().cast::<u64>();
     let namespace = if child.spawn.new_pid_namespace { libc::CLONE_NEWPID } else { 0 };
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | namespace;
     // SAFETY: the stack is ours, aligned, and outlives the child's use of it, because CLONE_VFORK suspends this
     // process until the child has executed or exited; `run` gets the one pointer it expects. Every signal is
     // blocked, so no handler runs on the shared memory before the child has reset them.
-    let pid = unsafe {
-        let top = stack.0.as_mut_ptr().cast::<u8>().add(STACK);
-        libc::clone(run, top.cast(), flags, std::ptr::from_mut(child).cast())
+    let (pid, mark) = unsafe {
+        bottom.write_volatile(MARK);
+        let top = bottom.cast::<u8>().add(STACK);
+        let pid = libc::clone(run, top.cast(), flags, std::ptr::from_mut(child).cast());
+        (pid, bottom.read_volatile())
     };
+    assert_eq!(mark, MARK, "the child's stack is too small");
     let pid = Pid::from_raw(Errno::result(pid)?);
     match child.failure {
         None => Ok(pid),

@@ -4,7 +4,7 @@
 //! The core keeps seeing one child that lives from the start of run to the end of the last process of the service;
 //! this is where the kernel's view is folded into that one.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,11 @@ pub struct Forking {
 
 /// The path in the service directory's `pidfile`, if it has one that can be used.
 pub fn pid_file() -> Option<CString> {
-    let file = files::extension(c"pidfile", c"data/s6-rs/pidfile")?;
+    read_pid_file(files::extension(c"pidfile", c"data/s6-rs/pidfile")?)
+}
+
+#[inline(never)] // Its buffer is for those who have one.
+fn read_pid_file(file: &CStr) -> Option<CString> {
     if files::exists(c"flag-newpidns") {
         warn!("ignoring ", file, ": with flag-newpidns a daemon ends with the process that started it");
         return None;

@@ -81,6 +81,7 @@ struct Shell {
 
 impl Shell {
     /// Traps signals, cleans what an earlier supervisor left, writes the first status.
+    #[inline(never)] // As record_death.
     fn begin(directory: &'static CStr, held: Held) -> Result<Shell, Die> {
         fifodir::ignore_vanishing_readers();
         signal::trap(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGINT])
@@ -153,7 +154,7 @@ impl Shell {
     /// Any chunk with a newline in it means ready; end of file without one means never.
     fn read_notification(&mut self) {
         let Readiness::Newline(pipe) = &self.readiness else { return };
-        let mut buffer = [0; 512];
+        let mut buffer = [0; 128];
         match fd::read(pipe, &mut buffer) {
             Ok(count) if buffer[..count].contains(&b'\n') => {
                 self.readiness = Readiness::Never;
@@ -213,6 +214,7 @@ impl Shell {
         }
     }
 
+    #[inline(never)] // As record_death.
     fn read_commands(&mut self) -> Result<(), Die> {
         let mut buffer = [0; COMMANDS];
         match fd::read(&self.held.control, &mut buffer) {
@@ -290,6 +292,7 @@ impl Shell {
         None
     }
 
+    #[inline(never)] // As record_death.
     fn start(&mut self) -> Event {
         let search = forking::pid_file().map(forking::prepare);
         self.adopts |= search.is_some();
@@ -362,6 +365,7 @@ fn notify(letters: &str) {
 }
 
 /// Adds a death to the tally, which keeps the newest ones (spec/supervision.md 2.2).
+#[inline(never)] // Its buffer would be on the stack of every turn.
 fn record_death(stamp: Tai64n, status: WaitStatus) {
     let most = files::number(c"max-death-tally").unwrap_or(TALLY).min(tally::MOST as u32) as usize;
     if most == 0 {

@@ -28,6 +28,7 @@ pub struct Held {
 
 /// Makes `event` and `supervise`, takes the lock, opens the control fifo. Modes do not depend on the umask, and
 /// nothing that exists is changed: third parties adjust the rights of these directories and of the fifo.
+#[inline(never)] // What it needs of the stack is not needed afterwards.
 pub fn prepare() -> Result<Held, Die> {
     let before = umask(Mode::empty());
     let held = prepare_directories();
