@@ -157,6 +157,14 @@ pub fn pipe_to_poll() -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok((reader, writer))
 }
 
+/// How many descriptors this process may have: every number is below. No limit is a very large one.
+pub fn limit() -> u64 {
+    let soft =
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    #[allow(clippy::unnecessary_cast, reason = "signed, though never negative, on FreeBSD")]
+    return soft as u64;
+}
+
 /// Reads once; EINTR is retried.
 pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
     retry(|| nix::unistd::read(fd.as_fd(), buffer))

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 
 use self::child::Readiness;
@@ -94,12 +93,11 @@ impl Shell {
         let never_started = Status { paused: true, ..*core.status() };
         replace_status(&never_started).or_die("write", "supervise/status")?;
         notify("s");
-        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
         Ok(Shell {
             core,
             held,
             directory,
-            descriptors,
+            descriptors: fd::limit(),
             readiness: Readiness::Never,
             child: None,
             forking: None,
