@@ -224,10 +224,7 @@ fn svstat_prints_fields_in_the_order_asked_for() {
     for (status, wanted) in [
         (Status { wait_status: WaitStatus::from_raw(9), ..up() }, "true true true true false 1234 1234 -1 NA -1\n"),
         (Status { paused: true, ..up_and_not_ready() }, "true true true false true 1234 1234 -1 NA -1\n"),
-        (
-            Status { wait_status: WaitStatus::exited(2), ..finishing() },
-            "false false true false false -1 -1 2 NA -1\n",
-        ),
+        (Status { wait_status: WaitStatus::exited(2), ..finishing() }, "false false true false false -1 -1 2 NA -1\n"),
         (killed, "false true true false false -1 -1 -1 SIGSEGV 11\n"),
         (never, "false false true false false -1 -1 -1 NA -1\n"),
     ] {

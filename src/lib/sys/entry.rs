@@ -77,7 +77,7 @@ pub fn end(code: u8) -> ! {
     unsafe { libc::_exit(code.into()) }
 }
 
-/// The name under which a multi-call binary was called: the last component of argv[0].
+/// The name under which a multi-call binary was called: the last component of the first word.
 ///
 /// # Safety
 /// As [`start`].

@@ -2,7 +2,7 @@
 //!
 //! On Linux the child borrows this process's memory until it executes (clone with CLONE_VM and CLONE_VFORK on a
 //! stack of its own): half the cost of fork, and a failed exec is known at once, without a pipe. Elsewhere fork
-//! and a close-on-exec pipe do the same. The child runs [`Child::become_program`], which neither allocates nor
+//! and a close-on-exec pipe do the same. The child runs `Child::become_program`, which neither allocates nor
 //! takes locks.
 
 use std::ffi::CStr;
