@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 
 use nix::fcntl::{OFlag, renameat};
 use nix::sys::stat::fstat;
@@ -79,50 +80,60 @@ pub fn read_newest(file: impl AsFd, most: usize) -> Result<Option<Vec<Death>>, E
     Ok(unpack(&bytes).map(Iterator::collect))
 }
 
-/// Adds a death to the file `path` and keeps the newest `most` (at least 1), never seen half-written: `new`, then
-/// rename. A file of odd size counts as empty. Copies piecewise, so a long tally costs a supervisor no memory.
+/// Adds a death to the file `path`, which keeps the newest `most` (at least 1). A file of odd size counts as empty.
+///
+/// While there is room the entry is appended, in one write; then the file is replaced: `new`, then rename. Copies
+/// piecewise, so that a long tally costs a supervisor no memory.
 pub fn append(path: &CStr, new: &CStr, death: &Death, most: usize) -> Result<(), Errno> {
-    const PIECE: usize = 128 * ENTRY;
-    let old = match fd::open_file(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0) {
+    let old = match fd::open_file(path, OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_NONBLOCK, 0) {
         Ok(file) => Some(file),
         Err(Errno::ENOENT) => None,
         Err(errno) => return Err(errno),
     };
     let size = match &old {
-        Some(file) => fstat(file)?.st_size.max(0) as usize,
+        Some(file) => nix::sys::stat::fstat(file)?.st_size.max(0) as usize,
         None => 0,
     };
-    let kept = if size % ENTRY == 0 { (size / ENTRY).min(most - 1) * ENTRY } else { 0 };
-    let copy = |new: &std::os::fd::OwnedFd| {
-        let mut buffer = [0; PIECE + ENTRY];
-        let mut offset = size - kept;
-        loop {
-            let mut filled = match &old {
-                Some(file) if offset < size => {
-                    fd::retry(|| pread(file, &mut buffer[..PIECE.min(size - offset)], offset as libc::off_t))?
-                }
-                _ => 0,
-            };
-            offset += filled;
-            let last = filled == 0 || offset >= size;
-            if last {
-                buffer[filled..filled + ENTRY].copy_from_slice(&death.pack());
-                filled += ENTRY;
+    match &old {
+        Some(file) if size % ENTRY == 0 && size / ENTRY < most => {
+            let written = fd::write(file, &death.pack());
+            if matches!(written, Ok(1..ENTRY)) {
+                // Half an entry would spoil the file.
+                nix::unistd::ftruncate(file, size as libc::off_t)?;
+                return Err(Errno::ENOSPC);
             }
-            fd::write_all(new, &buffer[..filled])?;
-            if last {
-                return Ok(());
-            }
+            return written.map(drop);
         }
-    };
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NONBLOCK;
-    let file = fd::open_file(new, flags, 0o666)?;
+        _ => {}
+    }
+    let kept = if size % ENTRY == 0 { (size / ENTRY).min(most - 1) * ENTRY } else { 0 };
+    let file = fd::open_file(new, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NONBLOCK, 0o666)?;
     let cwd = nix::fcntl::AT_FDCWD;
-    let done = copy(&file).and_then(|()| renameat(cwd, new, cwd, path));
+    let done = copy_tail(old.as_ref(), size - kept..size, &file)
+        .and_then(|()| fd::write_all(&file, &death.pack()))
+        .and_then(|()| renameat(cwd, new, cwd, path));
     if done.is_err() {
         let _ = unlink(new);
     }
     done
+}
+
+/// Copies the bytes at these offsets, or as far as there are any.
+fn copy_tail(from: Option<&OwnedFd>, range: std::ops::Range<usize>, to: &OwnedFd) -> Result<(), Errno> {
+    let Some(from) = from else { return Ok(()) };
+    let mut buffer = [0; 128 * ENTRY];
+    let mut offset = range.start;
+    while offset < range.end {
+        let length = buffer.len().min(range.end - offset);
+        match fd::retry(|| pread(from, &mut buffer[..length], offset as libc::off_t))? {
+            0 => return Ok(()),
+            count => {
+                fd::write_all(to, &buffer[..count])?;
+                offset += count;
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
