@@ -295,6 +295,9 @@ impl<T> OrDie<T> for Result<T, Errno> {
 #[macro_export]
 macro_rules! program {
     ($($module:ident)::+) => {
+        #[global_allocator]
+        static ALLOCATOR: $crate::sys::arena::Arena = $crate::sys::arena::Arena;
+
         /// The C entry point.
         ///
         /// # Safety

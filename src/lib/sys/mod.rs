@@ -4,6 +4,7 @@
 //! borrowed, close-on-exec from birth; errors are [`Errno`]; nothing decides anything. What nix offers already is
 //! used as it is, from here and from the rest of the library.
 
+pub mod arena;
 pub mod cptr;
 pub mod dir;
 pub mod entry;
