@@ -310,7 +310,41 @@ fn a_supervisor_that_cannot_fork_says_so_and_goes_on() {
     s.wait("the command arrived", |status| !status.wanted_up && !status.paused);
 }
 
+/// Sets the soft limit on descriptors of a running process.
+fn limit_descriptors(pid: i32, soft: u32) {
+    let limit = format!("--nofile={soft}:");
+    let status = std::process::Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn without_descriptors_it_goes_on_and_recovers() {
+    let s = Service::sleeper().supervise();
+    let pid = s.wait_up();
+    limit_descriptors(s.supervisor.pid(), 3);
+    kill(pid, 9);
+    until("a warning", || s.errors().contains("unable to write supervise/status"));
+    limit_descriptors(s.supervisor.pid(), 1000);
+    s.wait("a true status", |status| status.is_up() && status.pid != pid as u64);
+}
+
 // ---- s6-svscan
+
+#[test]
+fn a_scanner_without_descriptors_goes_on_and_recovers() {
+    let scandir = Scandir::new();
+    scandir.service("one", "exec sleep 1000");
+    let scanned = scandir.scan(&[]);
+    scanned.wait_up("one");
+    limit_descriptors(scanned.scanner.pid(), 3);
+    scanned.scandir.service("two", "exec sleep 1000");
+    scanned.scandir.service("two/log", "exec cat");
+    scanned.command("an");
+    until("a warning", || scanned.errors().contains("unable to read the scan directory"));
+    limit_descriptors(scanned.scanner.pid(), 1000);
+    scanned.wait_up("two");
+    scanned.wait_up("one");
+}
 
 #[test]
 fn a_scan_and_the_end_in_one_write_end_the_tree() {
