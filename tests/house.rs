@@ -56,3 +56,11 @@ fn every_program_has_its_line_in_the_readme() {
         assert!(readme.contains(&format!("| `{}` |", program.name)), "README.md: no row for {}", program.name);
     }
 }
+
+#[test]
+fn every_program_is_in_the_tour() {
+    let tour = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("doc/man/s6.7")).unwrap();
+    for program in s6::programs::all() {
+        assert!(tour.contains(&format!("Xr {} ", program.name)), "doc/man/s6.7: {} is not there", program.name);
+    }
+}
