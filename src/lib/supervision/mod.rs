@@ -3,6 +3,7 @@
 pub mod background;
 pub mod listening;
 pub mod permafailon;
+pub mod background_watch;
 pub mod supervise;
 pub mod svc;
 pub mod svdt;
@@ -33,3 +34,4 @@ pub const PROGRAMS: &[&Program] = &[
     &svdt_clear::PROGRAM,
     &permafailon::PROGRAM,
 ];
+pub const PROGRAMS: &[&Program] = &[&svscan::PROGRAM, &supervise::PROGRAM, &background_watch::PROGRAM, &svok::PROGRAM];

@@ -140,6 +140,16 @@ fn duplicate_to(from: RawFd, to: RawFd) -> Result<(), Errno> {
     Errno::result(unsafe { libc::dup2(from, to) }).map(drop)
 }
 
+/// Makes a child that goes on in this program where it is: `None` in the child, its pid in the parent. Descriptors are
+/// shared, so each side drops what is the other's.
+pub fn fork() -> Result<Option<Pid>, Errno> {
+    // SAFETY: the process has one thread, so the child may run ordinary code.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Child => Ok(None),
+        nix::unistd::ForkResult::Parent { child } => Ok(Some(child)),
+    }
+}
+
 /// The child's stack. It is a part of ours, and a page that is touched once stays: a supervisor, which executes
 /// `./run`, gets by with less than a page; the search through PATH needs its buffer.
 #[cfg(target_os = "linux")]

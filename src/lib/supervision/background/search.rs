@@ -285,9 +285,15 @@ impl Search {
             }
             Outcome::NoMemberLeft(_) | Outcome::Failed(_) => {}
         }
+        self.give_up();
+        outcome
+    }
+
+    /// Ends the search without a result, for instance because there is nothing to be found any more.
+    pub fn give_up(&mut self) {
         self.core = None;
         self.directory = Directory::default();
-        outcome
+        self.sent.clear();
     }
 
     /// What main missed while it was not known.
