@@ -123,7 +123,7 @@ fn outer(inner: Pid) -> Result<Exit, Die> {
     if !keep_members() {
         clear(PATIENCE)?;
     }
-    Ok(Exit::Code(status.estatus()))
+    Ok(Exit::Code(status.code().unwrap_or(SYSTEM)))
 }
 
 /// Ends everything that descends from this process.
