@@ -5,10 +5,12 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::daemons::{self, Effect, Home};
 use common::service::{Service, Supervised};
 use common::{Background, Scratch, bin_dir, eventually, finish, is_alive, kill, program, text, until, with_path};
 use s6::servicedir::status::Status;
@@ -33,9 +35,19 @@ struct Daemon {
 impl Daemon {
     /// A service directory for a command line; its finish writes a line of its first two arguments to `deaths`.
     fn directory(how: How, options: &str, pid_file: &str, command: &str) -> Service {
+        Self::fill(Service::new(""), how, options, pid_file, command)
+    }
+
+    fn fill(service: Service, how: How, options: &str, pid_file: &str, command: &str) -> Service {
         let service = match how {
-            How::Watcher => Service::new(&format!("exec s6-background-watch -d 3 {options} {pid_file} {command}")),
-            How::Pidfile => Service::new(&format!("exec {command}")).file("pidfile", &format!("{pid_file}\n")),
+            How::Watcher => {
+                service.run(&format!("exec s6-background-watch -d 3 {options} {pid_file} {command}"));
+                service
+            }
+            How::Pidfile => {
+                service.run(&format!("exec {command}"));
+                service.file("pidfile", &format!("{pid_file}\n"))
+            }
         };
         service.file("notification-fd", "3\n").finish("echo $1 $2 >>deaths")
     }
@@ -126,6 +138,11 @@ impl Daemon {
         })
     }
 
+    /// The inner process of the watcher.
+    fn inner(&self) -> i32 {
+        children(self.status().pid as i32)[0]
+    }
+
     /// All live processes of the service, those that follow the daemon included.
     fn family(&self) -> Vec<i32> {
         let supervisor = self.supervisor();
@@ -153,6 +170,11 @@ impl Drop for Daemon {
             left.is_empty()
         });
     }
+}
+
+/// The live children of a process.
+fn children(parent: i32) -> Vec<i32> {
+    all().iter().filter(|e| e.parent.as_raw() == parent && e.alive).map(|e| e.pid.as_raw()).collect()
 }
 
 /// What descends from a process.
@@ -201,6 +223,7 @@ cases! {
     sigterm_to_the_supervisor_ends_the_daemon
     a_pid_file_that_is_no_file_stays
     members_are_kept_where_a_flag_says_so
+    an_ssh_session_survives_the_restart_of_its_listener
 }
 
 /// Starts the imitation or leaves the test, where that is not possible.
@@ -225,7 +248,7 @@ fn a_late_pid_file_is_waited_for(how: How) {
         assert!(ready >= written, "{words}: ready {ready}, written {written}");
         assert!(daemon.family().contains(&daemon.main()));
         daemon.down();
-        assert_eq!(daemon.service.listener.letters(), "suUdD", "{words}");
+        daemon.service.listener.expect("suUdD");
     }
 }
 
@@ -454,7 +477,7 @@ fn sigterm_to_the_supervisor_ends_the_daemon(how: How) {
     daemon.wait_for_line("main");
     kill(daemon.supervisor(), 15);
     assert_eq!(daemon.service.supervisor.code(), 0, "the collector ends when nobody is left");
-    assert!(daemon.service.listener.letters().ends_with("dDx"));
+    daemon.service.listener.expect_end("dDx");
 }
 
 fn a_pid_file_that_is_no_file_stays(how: How) {
@@ -488,6 +511,194 @@ fn members_are_kept_where_a_flag_says_so(how: How) {
     }
 }
 
+// ---- Thirteen real daemons
+
+/// A real daemon under supervision.
+struct Real {
+    daemon: Daemon,
+    home: Home,
+    /// Those with a pid file of the whole system run one at a time.
+    _turn: Option<nix::fcntl::Flock<std::fs::File>>,
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}{}", self.daemon.service.errors(), text(self.home.path("log")));
+        }
+    }
+}
+
+impl Real {
+    fn start(how: How, name: &str, flags: &[&str]) -> Option<Real> {
+        let about = daemons::find(name)?;
+        let turn = about.pid_file.map(|_| {
+            let file = std::fs::File::create(std::env::temp_dir().join(format!("s6-test-{name}.lock"))).unwrap();
+            nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap()
+        });
+        let mut service = Service::new("");
+        let home = Home::new(about, service.scratch.path("home"));
+        let (pid_file, command) = (home.pid_file(), home.command());
+        service = Daemon::fill(service, how, "", pid_file.to_str().unwrap(), &command);
+        for flag in flags {
+            service = service.file(flag, "");
+        }
+        Some(Real { daemon: Daemon::start(how, service)?, home, _turn: turn })
+    }
+
+    /// The number in the pid file.
+    fn main(&self) -> i32 {
+        eventually("the pid file has a number", || text(self.home.pid_file()).trim().parse().ok())
+    }
+
+    /// Waits until it is ready, and looks whether it is alone and serves; main.
+    fn ready(&self) -> i32 {
+        let status = self.daemon.service.wait("the daemon is ready", |s| s.is_up() && s.ready);
+        let main = self.main();
+        let parent = match self.daemon.how {
+            How::Watcher => self.daemon.inner(),
+            How::Pidfile => self.daemon.supervisor(),
+        };
+        let top: Vec<i32> = children(parent);
+        assert_eq!(top, [main], "not the only one: {}", self.daemon.service.errors());
+        if self.daemon.how == How::Pidfile {
+            assert_eq!(status.pid, main as u64);
+        }
+        until("the daemon serves", || self.home.serves());
+        main
+    }
+}
+
+fn five_starts_and_stops_in_a_row_are_good(how: How, name: &str) {
+    let mut real = started!(Real::start(how, name, &[]));
+    let mut mains = std::collections::BTreeSet::new();
+    for _ in 0..5 {
+        real.daemon.service.command("u");
+        mains.insert(real.ready());
+        real.daemon.down();
+    }
+    assert_eq!(mains.len(), 5);
+    real.daemon.service.listener.expect(&format!("s{}", "uUdD".repeat(5)));
+}
+
+fn a_signal_does_what_the_daemon_makes_of_it(how: How, name: &str) {
+    let mut real = started!(Real::start(how, name, &[]));
+    let main = real.ready();
+    let (letter, effect) = daemons::find(name).unwrap().told;
+    match effect {
+        Effect::Stays(shows) => {
+            let before = shows(&real.home, main);
+            real.daemon.service.command(letter);
+            until("the signal has its effect", || shows(&real.home, main) != before);
+            until("the daemon serves", || real.home.serves());
+            assert_eq!(real.main(), main);
+            assert_eq!(real.daemon.service.listener.letters(), "suU");
+        }
+        Effect::Forks => {
+            real.daemon.service.command(letter);
+            until("another main", || is_alive(real.main()) && real.main() != main && !is_alive(main));
+            assert_ne!(real.ready(), main);
+            assert_eq!(real.daemon.service.listener.letters(), "suU");
+        }
+        Effect::Exits => {
+            real.daemon.service.command(letter);
+            real.daemon.service.listener.expect("suUdDuU");
+            assert_ne!(real.ready(), main);
+        }
+    }
+    // Now and then apache2 forgets a SIGTERM that comes while it reloads.
+    until("it goes down", || {
+        real.daemon.service.command("d");
+        real.daemon.status().pid == 0
+    });
+    real.daemon.down();
+}
+
+fn a_killed_main_is_replaced(how: How, name: &str) {
+    let mut real = started!(Real::start(how, name, &[]));
+    let main = real.ready();
+    let before = real.daemon.family();
+    kill(main, 9);
+    assert_eq!(real.daemon.first_death(), real.daemon.killed_by(9));
+    assert!(before.iter().all(|&pid| !is_alive(pid)));
+    real.daemon.service.listener.expect("suUdDuU");
+    assert_ne!(real.ready(), main);
+    real.daemon.down();
+}
+
+fn a_killed_watcher_is_replaced(how: How, name: &str) {
+    if how != How::Watcher {
+        return;
+    }
+    let real = started!(Real::start(how, name, &[]));
+    let main = real.ready();
+    let (before, watcher) = (real.daemon.family(), real.daemon.status().pid);
+    real.daemon.service.command("k");
+    until("the old daemon is gone", || before.iter().all(|&pid| !is_alive(pid)));
+    real.daemon.service.wait("ready again", |s| s.is_up() && s.ready && s.pid != watcher);
+    assert_ne!(real.ready(), main);
+    real.daemon.down();
+}
+
+fn an_ssh_session_survives_the_restart_of_its_listener(how: How) {
+    let real = started!(Real::start(how, "sshd", &["flag-keep-members"]));
+    let main = real.ready();
+    let mut session = Background::start(
+        Command::new("ssh")
+            .args(["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
+            .args(["-o", "LogLevel=ERROR", "-p", &real.home.port.to_string(), "-i"])
+            .arg(real.home.path("key"))
+            .args(["root@127.0.0.1", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped()),
+    );
+    let mut input = session.0.stdin.take().unwrap();
+    let mut output = BufReader::new(session.0.stdout.take().unwrap());
+    let mut echo = |text: &str| {
+        let mut line = String::new();
+        writeln!(input, "{text}").unwrap();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), text);
+    };
+    echo("before");
+    real.daemon.service.command("r");
+    until("another main", || is_alive(real.main()) && real.main() != main);
+    until("the daemon serves", || real.home.serves());
+    echo("after");
+    assert!(!is_alive(main));
+}
+
+/// Declares the tests of real daemons for both followers.
+macro_rules! real {
+    ($($name:ident)*) => { $(
+        mod $name {
+            use super::How::Watcher;
+
+            #[test]
+            fn five_starts_and_stops_under_the_watcher() {
+                super::five_starts_and_stops_in_a_row_are_good(Watcher, stringify!($name));
+            }
+
+            #[test]
+            fn a_signal_under_the_watcher() {
+                super::a_signal_does_what_the_daemon_makes_of_it(Watcher, stringify!($name));
+            }
+
+            #[test]
+            fn sigkill_to_main_under_the_watcher() {
+                super::a_killed_main_is_replaced(Watcher, stringify!($name));
+            }
+
+            #[test]
+            fn sigkill_to_the_watcher() {
+                super::a_killed_watcher_is_replaced(Watcher, stringify!($name));
+            }
+        }
+    )* };
+}
+
+real! { nginx haproxy rsyslogd dnsmasq lighttpd atd unbound exim4 redis apache2 cron sshd memcached }
+
 // ---- What only the watcher has
 
 #[test]
@@ -510,9 +721,7 @@ fn the_inner_process_that_is_killed_takes_the_daemon_with_it() {
     daemon.service.listener.expect("suU");
     daemon.wait_for_line("main");
     let before = daemon.family();
-    let outer = daemon.status().pid as i32;
-    let inner = all().iter().find(|e| e.parent.as_raw() == outer).unwrap().pid.as_raw();
-    kill(inner, 9);
+    kill(daemon.inner(), 9);
     daemon.service.listener.expect("suUdDuU");
     assert_eq!(daemon.first_death(), "111 0");
     assert!(before.iter().all(|&pid| !is_alive(pid)));

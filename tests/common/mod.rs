@@ -4,6 +4,7 @@
 //! another directory of programs to run the same tests against.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod daemons;
 pub mod fake;
 pub mod service;
 
