@@ -12,11 +12,14 @@ pub mod env;
 pub mod exec;
 pub mod fd;
 pub mod lock;
+pub mod peer;
 pub mod poll;
 pub mod process;
 pub mod random;
 pub mod regex;
+pub mod scm;
 pub mod signal;
+pub mod socket;
 pub mod spawn;
 pub mod wait;
 

@@ -1,0 +1,125 @@
+//! Unix sockets: close-on-exec from birth, addresses of exact length, connections with a time limit.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
+use nix::sys::time::TimeVal;
+
+use super::Errno;
+use super::fd::{retry, set_nonblocking};
+
+/// A new stream socket.
+pub fn stream() -> Result<OwnedFd, Errno> {
+    nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+}
+
+/// A new datagram socket.
+pub fn datagram() -> Result<OwnedFd, Errno> {
+    nix::sys::socket::socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+}
+
+/// Two connected stream sockets.
+pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    nix::sys::socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// The address of a socket in the file system: at most 107 bytes (ENAMETOOLONG), not empty (ENOENT).
+pub fn address(path: &CStr) -> Result<UnixAddr, Errno> {
+    if path.is_empty() { Err(Errno::ENOENT) } else { UnixAddr::new(path) }
+}
+
+/// An address as NOTIFY_SOCKET has it: a path, or `@name` for Linux's abstract names, which are exactly as long as
+/// they are written.
+pub fn notify_address(text: &CStr) -> Result<UnixAddr, Errno> {
+    match text.to_bytes() {
+        #[cfg(target_os = "linux")]
+        [b'@', name @ ..] => UnixAddr::new_abstract(name),
+        _ => address(text),
+    }
+}
+
+/// Binds to an abstract name that the kernel chooses; returns that name, five hexadecimal digits.
+#[cfg(target_os = "linux")]
+pub fn bind_anywhere(socket: impl AsFd) -> Result<Vec<u8>, Errno> {
+    let number = socket.as_fd().as_raw_fd();
+    nix::sys::socket::bind(number, &UnixAddr::new_unnamed())?;
+    let bound: UnixAddr = nix::sys::socket::getsockname(number)?;
+    bound.as_abstract().map(<[u8]>::to_vec).ok_or(Errno::EADDRNOTAVAIL)
+}
+
+/// Connects a socket.
+pub fn connect(socket: impl AsFd, to: &UnixAddr) -> Result<(), Errno> {
+    retry(|| nix::sys::socket::connect(socket.as_fd().as_raw_fd(), to))
+}
+
+/// A nonblocking stream connection to the server at `path`. A server whose queue is full is waited for until
+/// `deadline` (ETIMEDOUT).
+pub fn connect_stream(path: &CStr, deadline: Option<Instant>) -> Result<OwnedFd, Errno> {
+    let (address, socket) = (address(path)?, stream()?);
+    if let Some(deadline) = deadline {
+        // A nonblocking connect would fail with EAGAIN at once, and poll does not wait for room in a queue.
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
+        let limit = TimeVal::new(left.as_secs().try_into().unwrap_or(i32::MAX.into()), left.subsec_micros().into());
+        nix::sys::socket::setsockopt(&socket, sockopt::SendTimeout, &limit)?;
+    }
+    match connect(&socket, &address) {
+        Err(Errno::EAGAIN) => return Err(Errno::ETIMEDOUT),
+        other => other?,
+    }
+    set_nonblocking(&socket, true)?;
+    Ok(socket)
+}
+
+/// Takes one connection, nonblocking, off a listening socket's queue. EAGAIN when there is none.
+pub fn accept(listener: impl AsFd) -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let number = retry(|| nix::sys::socket::accept4(listener.as_fd().as_raw_fd(), flags))?;
+    // SAFETY: the kernel just made this descriptor; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Whether the descriptor is a socket of any kind.
+pub fn is_socket(fd: impl AsFd) -> bool {
+    nix::sys::stat::fstat(fd).is_ok_and(|s| s.st_mode & libc::S_IFMT == libc::S_IFSOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn a_full_queue_is_waited_for_until_the_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = CString::new(dir.path().join("s").as_os_str().as_bytes()).unwrap();
+        let server = stream().unwrap();
+        nix::sys::socket::bind(server.as_raw_fd(), &address(&path).unwrap()).unwrap();
+        nix::sys::socket::listen(&server, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+        let soon = || Some(Instant::now() + Duration::from_millis(20));
+        let first = connect_stream(&path, soon()).unwrap();
+        assert_eq!(connect_stream(&path, soon()).err(), Some(Errno::ETIMEDOUT));
+        drop((accept(&server).unwrap(), first));
+        assert!(connect_stream(&path, soon()).is_ok());
+    }
+
+    #[test]
+    fn addresses_are_neither_empty_nor_too_long() {
+        assert_eq!(address(c"").err(), Some(Errno::ENOENT));
+        assert!(address(&CString::new(vec![b'x'; 107]).unwrap()).is_ok());
+        assert_eq!(address(&CString::new(vec![b'x'; 108]).unwrap()).err(), Some(Errno::ENAMETOOLONG));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn abstract_names_are_as_long_as_written() {
+        let receiver = datagram().unwrap();
+        let name = bind_anywhere(&receiver).unwrap();
+        assert_eq!(name.len(), 5);
+        let sender = datagram().unwrap();
+        let text = CString::new([b"@", &name[..]].concat()).unwrap();
+        connect(&sender, &notify_address(&text).unwrap()).unwrap();
+    }
+}
