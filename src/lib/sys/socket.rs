@@ -61,7 +61,7 @@ pub fn connect_stream(path: &CStr, deadline: Option<Instant>) -> Result<OwnedFd,
     if let Some(deadline) = deadline {
         // A nonblocking connect would fail with EAGAIN at once, and poll does not wait for room in a queue.
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
-        let limit = TimeVal::new(left.as_secs().try_into().unwrap_or(i32::MAX.into()), left.subsec_micros().into());
+        let limit = TimeVal::new(left.as_secs().try_into().unwrap_or(i32::MAX.into()), left.subsec_micros() as _);
         nix::sys::socket::setsockopt(&socket, sockopt::SendTimeout, &limit)?;
     }
     match connect(&socket, &address) {
