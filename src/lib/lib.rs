@@ -44,3 +44,4 @@ pub mod supervision;
 pub mod sys;
 pub mod tai;
 pub mod text;
+pub mod unixmessage;
