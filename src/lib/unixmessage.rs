@@ -143,8 +143,9 @@ impl<D> Outbox<D> {
     /// To be called when the outbox is empty: one message at a time is what bounds it.
     pub fn put(&mut self, body: &[&[u8]], fds: impl IntoIterator<Item = D>) -> Result<(), Errno> {
         debug_assert!(self.is_empty());
-        *self = Outbox { sent: 0, bytes: std::mem::take(&mut self.bytes), fds: fds.into_iter().collect() };
+        self.fds = fds.into_iter().collect();
         self.bytes.clear();
+        self.sent = 0;
         let length = body.iter().map(|part| part.len()).sum::<usize>();
         if length > MAX_BODY || self.fds.len() > MAX_FDS {
             self.fds.clear();

@@ -1,5 +1,10 @@
 //! Holding descriptors for services that restart (spec/events-and-fdholding.md 3, 4).
 
+pub mod held;
+pub mod protocol;
+pub mod rights;
+pub mod session;
+
 use crate::error::Program;
 
 /// The programs of this family.
