@@ -1,9 +1,9 @@
 //! The supervision tree and its clients (spec/supervision.md).
 
 pub mod background;
+pub mod background_watch;
 pub mod listening;
 pub mod permafailon;
-pub mod background_watch;
 pub mod supervise;
 pub mod svc;
 pub mod svdt;
@@ -24,6 +24,7 @@ pub const PROGRAMS: &[&Program] = &[
     &svscan::PROGRAM,
     &svscanctl::PROGRAM,
     &supervise::PROGRAM,
+    &background_watch::PROGRAM,
     &svc::PROGRAM,
     &svok::PROGRAM,
     &svstat::PROGRAM,
@@ -34,4 +35,3 @@ pub const PROGRAMS: &[&Program] = &[
     &svdt_clear::PROGRAM,
     &permafailon::PROGRAM,
 ];
-pub const PROGRAMS: &[&Program] = &[&svscan::PROGRAM, &supervise::PROGRAM, &background_watch::PROGRAM, &svok::PROGRAM];

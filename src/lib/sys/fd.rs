@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{Errno, check};
 
@@ -157,12 +158,21 @@ pub fn pipe_to_poll() -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok((reader, writer))
 }
 
-/// How many descriptors this process may have: every number is below. No limit is a very large one.
-pub fn limit() -> u64 {
-    let soft =
-        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    #[allow(clippy::unnecessary_cast, reason = "signed, though never negative, on FreeBSD")]
-    return soft as u64;
+/// How many descriptors this process may have: numbers are below this.
+pub fn limit() -> Result<usize, Errno> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(soft.try_into().unwrap_or(usize::MAX))
+}
+
+/// Asks for a higher limit, as far as the hard limit lets it: a limit that is high enough is not touched. What this
+/// process executes inherits it.
+pub fn raise_limit(wanted: usize) {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Ok(wanted) = wanted.try_into()
+        && wanted > soft
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(wanted), hard);
+    }
 }
 
 /// Reads once; EINTR is retried.

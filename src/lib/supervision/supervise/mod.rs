@@ -97,7 +97,7 @@ impl Shell {
             core,
             held,
             directory,
-            descriptors: fd::limit(),
+            descriptors: fd::limit().unwrap_or(1024) as u64,
             readiness: Readiness::Never,
             child: None,
             forking: None,

@@ -1,0 +1,3 @@
+//! Hold descriptors for services that restart.
+#![no_main]
+s6::program!(s6::fdholder::fdholderd);
