@@ -117,6 +117,16 @@ impl Tai64n {
         }
     }
 
+    /// A moment that never comes.
+    pub fn never() -> Self {
+        Self::now().after(Duration::from_secs(1 << 61))
+    }
+
+    /// Whether this moment is so far from now that it is meant never to come.
+    pub fn is_never(self) -> bool {
+        self >= Self::now().after(Duration::from_secs(1 << 60))
+    }
+
     /// How long before `later` this is; zero if it is not.
     pub fn until(self, later: Self) -> Duration {
         if later <= self {

@@ -60,6 +60,21 @@ pub fn limit(milliseconds: u32) -> Option<Duration> {
     (1..=i32::MAX as u32).contains(&milliseconds).then(|| Duration::from_millis(milliseconds.into()))
 }
 
+/// Text that a terminal may be shown: byte by byte as it is but for backslashes, control characters and what is not
+/// ASCII, which become `\\`, `\a` to `\r`, `\0xHH` (spec/events-and-fdholding.md 4, s6-fdholder-list).
+pub fn quote(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for &byte in bytes {
+        match byte {
+            b'\\' => out.extend(br"\\"),
+            7..=13 => out.extend([b'\\', b"abtnvfr"[usize::from(byte - 7)]]),
+            b' '..=b'~' => out.push(byte),
+            _ => out.extend(format!("\\0x{byte:02x}").bytes()),
+        }
+    }
+    out
+}
+
 /// Signal names with their numbers on this system. The first name of a number is the one that is printed: IOT, not
 /// ABRT, CLD, not CHLD, IO, not POLL, as the original prints them.
 const SIGNALS: &[(&str, i32)] = &[
@@ -164,6 +179,15 @@ mod tests {
         }
         assert_eq!(signal_name(15), "SIGTERM");
         assert_eq!(signal_name(63), "SIG???");
+    }
+
+    #[test]
+    fn quoted_text_is_printable_ascii() {
+        let text: Vec<u8> = (0..=255).collect();
+        let quoted = quote(&text);
+        assert!(quoted.is_ascii() && quoted.iter().all(|b| !b.is_ascii_control()));
+        assert_eq!(quote(b"a b\"'"), b"a b\"'");
+        assert_eq!(quote(b"\\\x06\x07\x08\t\n\x0b\x0c\r\x7f\xe9"), br"\\\0x06\a\b\t\n\v\f\r\0x7f\0xe9");
     }
 
     #[test]

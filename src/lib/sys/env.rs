@@ -56,7 +56,17 @@ impl Env {
 
     /// Sets a variable; a NUL in `value` ends it, as it would in C.
     pub fn set(&mut self, name: &[u8], value: &[u8]) -> &mut Self {
-        self.unset(name);
+        self.unset(name).add(name, value)
+    }
+
+    /// Removes the variables whose name is one of those, in one pass.
+    pub fn unset_all(&mut self, is_one: impl Fn(&[u8]) -> bool) -> &mut Self {
+        self.entries.retain(|e| !is_one(e.to_bytes().split(|&b| b == b'=').next().unwrap_or(b"")));
+        self
+    }
+
+    /// Adds a variable that is known not to be there: for many at once.
+    pub fn add(&mut self, name: &[u8], value: &[u8]) -> &mut Self {
         let text: Vec<u8> = [name, b"=", value].concat().into_iter().take_while(|&b| b != 0).collect();
         self.entries.extend(CString::new(text));
         self

@@ -1,0 +1,3 @@
+//! List the names of held descriptors.
+#![no_main]
+s6::program!(s6::fdholder::list);

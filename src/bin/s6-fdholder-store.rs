@@ -1,0 +1,3 @@
+//! Have a descriptor held.
+#![no_main]
+s6::program!(s6::fdholder::store);
