@@ -7,6 +7,8 @@ pub mod ftrig_listen;
 pub mod ftrig_listen1;
 pub mod ftrig_notify;
 pub mod ftrig_wait;
+pub mod ftrigr;
+pub mod ftrigrd;
 pub mod matcher;
 pub mod mkfifodir;
 pub mod subscription;
@@ -22,3 +24,4 @@ pub const PROGRAMS: &[&Program] = &[
     &ftrig_wait::PROGRAM,
     &mkfifodir::PROGRAM,
 ];
+pub const PROGRAMS: &[&Program] = &[&ftrigrd::PROGRAM];
