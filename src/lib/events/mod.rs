@@ -22,6 +22,6 @@ pub const PROGRAMS: &[&Program] = &[
     &ftrig_listen1::PROGRAM,
     &ftrig_notify::PROGRAM,
     &ftrig_wait::PROGRAM,
+    &ftrigrd::PROGRAM,
     &mkfifodir::PROGRAM,
 ];
-pub const PROGRAMS: &[&Program] = &[&ftrigrd::PROGRAM];

@@ -1,6 +1,12 @@
 //! Readiness and the notification protocol of systemd (spec/sd-notify-and-fdstore.md).
 
+pub mod checks;
+pub mod fd_from_socket;
+pub mod helper;
+pub mod notifyoncheck;
+pub mod socket_from_fd;
+
 use crate::error::Program;
 
 /// The programs of this family.
-pub const PROGRAMS: &[&Program] = &[];
+pub const PROGRAMS: &[&Program] = &[&fd_from_socket::PROGRAM, &notifyoncheck::PROGRAM, &socket_from_fd::PROGRAM];

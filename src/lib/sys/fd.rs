@@ -76,6 +76,17 @@ pub fn inherited(number: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Takes a descriptor that the parent left open, by number, so that what is executed next does not get it: one of
+/// the standard three is /dev/null then. EBADF if it is not open. To be called once for a number.
+pub fn take(number: RawFd) -> Result<OwnedFd, Errno> {
+    if number > 2 {
+        return inherited(number);
+    }
+    let taken = duplicate(borrow(number)?, 3)?;
+    to_dev_null(number)?;
+    Ok(taken)
+}
+
 /// Borrows an inherited descriptor by number for a moment. EBADF if it is not open.
 pub fn borrow(number: RawFd) -> Result<BorrowedFd<'static>, Errno> {
     if !is_open(number) {

@@ -11,6 +11,7 @@ pub mod entry;
 pub mod env;
 pub mod exec;
 pub mod fd;
+pub mod fork;
 pub mod lock;
 pub mod peer;
 pub mod poll;

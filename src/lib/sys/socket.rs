@@ -49,6 +49,12 @@ pub fn bind_anywhere(socket: impl AsFd) -> Result<Vec<u8>, Errno> {
     bound.as_abstract().map(<[u8]>::to_vec).ok_or(Errno::EADDRNOTAVAIL)
 }
 
+/// Other systems have no such names: EAFNOSUPPORT.
+#[cfg(not(target_os = "linux"))]
+pub fn bind_anywhere(_socket: impl AsFd) -> Result<Vec<u8>, Errno> {
+    Err(Errno::EAFNOSUPPORT)
+}
+
 /// Connects a socket.
 pub fn connect(socket: impl AsFd, to: &UnixAddr) -> Result<(), Errno> {
     retry(|| nix::sys::socket::connect(socket.as_fd().as_raw_fd(), to))
