@@ -2,8 +2,9 @@
 
 pub mod access;
 pub mod cdb;
+pub mod ioconnect;
 
 use crate::error::Program;
 
 /// The programs of this family.
-pub const PROGRAMS: &[&Program] = &[];
+pub const PROGRAMS: &[&Program] = &[&ioconnect::PROGRAM];
