@@ -38,6 +38,7 @@ pub mod local;
 pub mod log;
 pub mod notify;
 pub mod programs;
+pub mod readiness;
 pub mod servicedir;
 pub mod supervision;
 #[allow(unsafe_code)]
@@ -45,3 +46,4 @@ pub mod sys;
 pub mod tai;
 pub mod text;
 pub mod unixmessage;
+pub mod users;

@@ -191,6 +191,30 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
     retry(|| nix::unistd::read(fd.as_fd(), buffer))
 }
 
+/// Reads once, behind what `buffer` holds, as much as it has capacity for; EINTR is retried. Memory that nothing is
+/// read into is never touched.
+pub fn read_into(fd: impl AsFd, buffer: &mut Vec<u8>) -> Result<usize, Errno> {
+    let number = fd.as_fd().as_raw_fd();
+    let room = buffer.spare_capacity_mut();
+    // SAFETY: pointer and length are those of the vector's unused capacity.
+    let got = retry(|| Errno::result(unsafe { libc::read(number, room.as_mut_ptr().cast(), room.len()) }))?;
+    let got = usize::try_from(got).unwrap_or(0);
+    // SAFETY: the kernel just wrote `got` bytes, at most the capacity, behind the old length.
+    unsafe { buffer.set_len(buffer.len() + got) };
+    Ok(got)
+}
+
+/// Reads to the end of the file.
+pub fn read_to_end(fd: impl AsFd) -> Result<Vec<u8>, Errno> {
+    let mut bytes = Vec::new();
+    loop {
+        bytes.reserve(4096);
+        if read_into(fd.as_fd(), &mut bytes)? == 0 {
+            return Ok(bytes);
+        }
+    }
+}
+
 /// Writes once, which may be less than all; EINTR is retried.
 pub fn write(fd: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
     retry(|| nix::unistd::write(fd.as_fd(), bytes))
