@@ -1,4 +1,7 @@
-//! Chain-loaders: programs that change one thing about themselves and become another (spec/logging-and-chainloaders.md\n//! 7 to 14).
+//! Chain-loaders: programs that change one thing about themselves and become another (spec/logging-and-chainloaders.md
+//! 7 to 14).
+
+pub mod envdir;
 
 pub mod setlock;
 
