@@ -1,11 +1,57 @@
-//! Environment directories: a file for each variable (spec/logging-and-chainloaders.md 10). s6-envdir, and access
-//! rules, which read them in the default style.
+//! s6-envdir, and environment directories: a file for each variable (spec/logging-and-chainloaders.md 10). Access
+//! rules read them too, in the default style.
 
 use std::ffi::{CStr, CString};
 
 use nix::fcntl::OFlag;
 
+use crate::cli::{Args, Options};
+use crate::die;
+use crate::error::{Die, Exec, Exit, Program, SYSTEM};
+use crate::sys::env::Env;
 use crate::sys::{Errno, dir, fd};
+
+/// Changes the environment as a directory says, then executes the rest of its command line.
+pub const PROGRAM: Program =
+    Program { name: "s6-envdir", usage: "s6-envdir [ -I | -i ] [ -n ] [ -f ] [ -L ] [ -c nullchar ] dir prog...", run };
+
+fn run(args: Args) -> Result<Exit, Die> {
+    let mut style = Style::DEFAULT;
+    let mut may_be_missing = false;
+    let mut options = Options::classic(args, "c");
+    while let Some((letter, value)) = options.next()? {
+        match letter {
+            'I' => may_be_missing = true,
+            'i' => may_be_missing = false,
+            'n' => style.keep_end = true,
+            'f' => style.whole_file = true,
+            'L' => style.any_length = true,
+            'c' => {
+                style.nul = *value.bytes().first().ok_or_else(|| die!(SYSTEM, "the argument of -c is empty"))?;
+            }
+            letter => return Err(options.unknown(letter)),
+        }
+    }
+    let (Some(directory), program) = (options.operands().get(0), options.operands().from(1)) else {
+        return Err(Die::usage());
+    };
+    if program.is_empty() {
+        return Err(Die::usage());
+    }
+    let mut env = Env::inherited();
+    let read = for_each(directory, style, |name, value| {
+        match value {
+            Some(value) => env.set(name, &value),
+            None => env.unset(name),
+        };
+    });
+    match read {
+        Err(failure) if may_be_missing && failure.is_missing(directory) => {}
+        Err(Failure { path, errno }) => return Err(die!(SYSTEM, errno => "unable to read ", path)),
+        Ok(()) => {}
+    }
+    Ok(Exec::operands(program).with_env(env).into())
+}
 
 /// Bytes of a file that count, unless it may be of any length.
 const SHORT: usize = 4095;
@@ -54,6 +100,13 @@ pub struct Failure {
     pub path: CString,
     /// Why.
     pub errno: Errno,
+}
+
+impl Failure {
+    /// Whether it is `directory` itself that does not exist.
+    fn is_missing(&self, directory: &CStr) -> bool {
+        self.errno == Errno::ENOENT && self.path.as_c_str() == directory
+    }
 }
 
 /// Calls `each` with every variable that the directory names and its value, or `None` if it is to be removed, in

@@ -1,0 +1,3 @@
+//! Change resource limits.
+#![no_main]
+s6::program!(s6::chain::softlimit);
