@@ -15,9 +15,9 @@ pub fn environ_list() -> &'static [CPtr<'static>] {
 }
 
 /// The value of a variable in the process environment, as bytes.
-pub fn get(name: &str) -> Option<&'static CStr> {
+pub fn get(name: impl AsRef<[u8]>) -> Option<&'static CStr> {
     cptr::strings(environ_list()).find_map(|entry| {
-        let rest = entry.to_bytes_with_nul().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        let rest = entry.to_bytes_with_nul().strip_prefix(name.as_ref())?.strip_prefix(b"=")?;
         CStr::from_bytes_with_nul(rest).ok()
     })
 }

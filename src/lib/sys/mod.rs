@@ -5,6 +5,7 @@
 //! used as it is, from here and from the rest of the library.
 
 pub mod arena;
+pub mod calendar;
 pub mod cptr;
 pub mod dir;
 pub mod entry;

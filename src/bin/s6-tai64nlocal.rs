@@ -1,0 +1,3 @@
+//! Make the stamps of a log readable.
+#![no_main]
+s6::program!(s6::log::tai64nlocal);

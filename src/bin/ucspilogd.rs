@@ -1,0 +1,3 @@
+//! Make syslog messages readable.
+#![no_main]
+s6::program!(s6::log::ucspilogd);

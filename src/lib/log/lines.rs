@@ -1,0 +1,205 @@
+//! The input of s6-log: read in large pieces, cut into lines in place (spec/logging-and-chainloaders.md 15.2).
+
+use std::ops::Range;
+use std::os::fd::AsFd;
+
+use memchr::memchr2;
+
+use crate::sys::{Errno, fd};
+
+/// Capacity while little comes: two pages, of which only what is read into becomes memory.
+const SMALL: usize = 8 * 1024;
+/// Capacity once a read has filled the small buffer. More than a full pipe; and so large that malloc maps it, and
+/// gives it back to the system when it is freed.
+const LARGE: usize = 160 * 1024;
+/// The least room for a read, whatever is left of an unfinished line.
+const ROOM: usize = 4 * 1024;
+
+/// A buffer of lines.
+#[derive(Debug)]
+pub struct Lines {
+    buffer: Vec<u8>,
+    /// Bytes of lines that were given out.
+    done: usize,
+    /// Bytes behind those in which no end of a line is.
+    searched: usize,
+    /// Length at which a line is split.
+    limit: usize,
+}
+
+impl Lines {
+    /// An empty buffer that splits lines above a limit of bytes; 0 is none.
+    pub fn new(limit: usize) -> Self {
+        let limit = if limit == 0 { usize::MAX - 1 } else { limit };
+        Lines { buffer: Vec::with_capacity(SMALL), done: 0, searched: 0, limit }
+    }
+
+    /// Reads once; 0 is the end of the input. The lines that were given out must have been [forgotten](Self::forget).
+    pub fn read(&mut self, fd: impl AsFd) -> Result<usize, Errno> {
+        if self.buffer.capacity() - self.buffer.len() < ROOM {
+            self.buffer.reserve(LARGE);
+        }
+        let got = fd::read_into(fd, &mut self.buffer)?;
+        if self.buffer.len() == self.buffer.capacity() && self.buffer.capacity() < LARGE {
+            self.buffer.reserve_exact(LARGE - self.buffer.len());
+        }
+        Ok(got)
+    }
+
+    /// Reads one byte, for an input that somebody else goes on reading; 0 is the end of it.
+    pub fn read_byte(&mut self, fd: impl AsFd) -> Result<usize, Errno> {
+        let mut byte = [0];
+        let got = fd::read(fd, &mut byte)?;
+        self.buffer.extend_from_slice(&byte[..got]);
+        Ok(got)
+    }
+
+    /// Whether the buffer has grown beyond what a quiet input needs.
+    pub fn is_large(&self) -> bool {
+        self.buffer.capacity() > SMALL
+    }
+
+    /// Gives the memory of a large buffer back, if the unfinished line fits in a small one.
+    pub fn shrink(&mut self) {
+        if self.is_large() && self.buffer.len() + ROOM <= SMALL {
+            let mut small = Vec::with_capacity(SMALL);
+            small.extend_from_slice(&self.buffer);
+            self.buffer = small;
+        }
+    }
+
+    /// Whether there is a line without an end.
+    pub fn has_partial(&self) -> bool {
+        self.done < self.buffer.len()
+    }
+
+    /// Ends the line that has no end. Nothing may be read any more.
+    pub fn end(&mut self) {
+        if self.has_partial() {
+            self.buffer.push(b'\n');
+        }
+    }
+
+    /// What the ranges of lines are ranges of.
+    pub fn text(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Finds the next lines, as many as there are and there is room for, and says how many. A newline follows each
+    /// one in the text, unless it was split: then the rest of it follows, which is never empty.
+    pub fn find(&mut self, lines: &mut [Range<usize>]) -> usize {
+        let mut found = 0;
+        while let Some(line) = lines.get_mut(found) {
+            let rest = &self.buffer[self.done..];
+            let window = &rest[..rest.len().min(self.limit + 1)];
+            let (length, taken) = match memchr2(b'\n', 0, &window[self.searched..]) {
+                Some(more) => (self.searched + more, self.searched + more + 1),
+                None if window.len() > self.limit => (self.limit, self.limit),
+                None => {
+                    self.searched = window.len();
+                    break;
+                }
+            };
+            *line = self.done..self.done + length;
+            if taken > length {
+                self.buffer[line.end] = b'\n';
+            }
+            self.done += taken;
+            self.searched = 0;
+            found += 1;
+        }
+        found
+    }
+
+    /// Forgets the lines that were given out; their ranges mean nothing any more.
+    pub fn forget(&mut self) {
+        self.buffer.drain(..self.done);
+        self.done = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    /// The lines of input that comes in these pieces, each with whether it ended.
+    fn split(limit: usize, pieces: &[Vec<u8>], batch: usize) -> Vec<(Vec<u8>, bool)> {
+        let mut lines = Lines::new(limit);
+        let mut all = Vec::new();
+        let mut ranges = vec![0..0; batch];
+        let mut turn = |lines: &mut Lines| {
+            loop {
+                let found = lines.find(&mut ranges);
+                let text = lines.text();
+                all.extend(ranges[..found].iter().map(|r| (text[r.clone()].to_vec(), text[r.end] == b'\n')));
+                if found < batch {
+                    break;
+                }
+            }
+            lines.forget();
+        };
+        for piece in pieces {
+            lines.buffer.extend_from_slice(piece);
+            turn(&mut lines);
+        }
+        lines.end();
+        turn(&mut lines);
+        assert!(!lines.has_partial());
+        all
+    }
+
+    /// The same, by the words of the specification.
+    fn reference(limit: usize, input: &[u8]) -> Vec<(Vec<u8>, bool)> {
+        let mut all = Vec::new();
+        let mut lines: Vec<&[u8]> = input.split(|b| b"\n\0".contains(b)).collect();
+        if lines.last().is_some_and(|last| last.is_empty()) {
+            lines.pop();
+        }
+        for mut line in lines {
+            while line.len() > limit {
+                all.push((line[..limit].to_vec(), false));
+                line = &line[limit..];
+            }
+            all.push((line.to_vec(), true));
+        }
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_the_same_however_the_input_comes(
+            pieces in prop::collection::vec(prop::collection::vec(prop::sample::select(b"\n\0abcdefgh".to_vec()), 0..30), 0..9),
+            limit in 1usize..12,
+            batch in 1usize..5,
+        ) {
+            prop_assert_eq!(split(limit, &pieces, batch), reference(limit, &pieces.concat()));
+            prop_assert_eq!(split(0, &pieces, batch), reference(usize::MAX, &pieces.concat()));
+        }
+    }
+
+    #[test]
+    fn the_buffer_grows_under_load_and_shrinks_again() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut lines = Lines::new(8192);
+        let mut ranges = [const { 0..0 }; 8];
+        let mut turn = |lines: &mut Lines, bytes: &[u8]| {
+            (&writer).write_all(bytes).unwrap();
+            let got = lines.read(&reader).unwrap();
+            while lines.find(&mut ranges) > 0 {}
+            lines.forget();
+            got
+        };
+        assert_eq!(turn(&mut lines, b"one\n"), 4);
+        assert!(!lines.is_large());
+        assert_eq!(turn(&mut lines, &[b"x"[0]; 9000]), SMALL);
+        assert!(lines.is_large());
+        lines.shrink();
+        assert!(lines.is_large(), "an unfinished line of that length needs it");
+        turn(&mut lines, b"\nrest");
+        lines.shrink();
+        assert!(!lines.is_large());
+        assert_eq!(lines.text(), b"rest");
+    }
+}
