@@ -5,6 +5,8 @@ pub mod ere;
 pub mod filter;
 pub mod human;
 pub mod lines;
+pub mod logdir;
+pub mod logger;
 pub mod outlet;
 pub mod priority;
 pub mod rotate;
@@ -17,4 +19,4 @@ pub mod ucspilogd;
 use crate::error::Program;
 
 /// The programs of this family.
-pub const PROGRAMS: &[&Program] = &[&tai64n::PROGRAM, &tai64nlocal::PROGRAM, &ucspilogd::PROGRAM];
+pub const PROGRAMS: &[&Program] = &[&logger::PROGRAM, &tai64n::PROGRAM, &tai64nlocal::PROGRAM, &ucspilogd::PROGRAM];

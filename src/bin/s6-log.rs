@@ -1,0 +1,3 @@
+//! Log standard input to rotated directories.
+#![no_main]
+s6::program!(s6::log::logger);
