@@ -8,11 +8,11 @@
 //! In both, options end at the first other word, at a lone `-`, or after `--`; nothing is ever permuted
 //! (spec/supervision.md 0, spec/events-and-fdholding.md 0).
 
-use std::ffi::{CStr, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
-use crate::error::Die;
+use crate::error::{Die, Exec};
 use crate::sys::cptr::{self, CPtr};
 use crate::sys::env;
 use crate::{die, text, warn};
@@ -239,6 +239,53 @@ pub fn block(words: Args) -> Result<Option<(Vec<&'static CStr>, Args)>, Die> {
     Ok(Some((block, words.from(length + 1))))
 }
 
+/// A command line put together word by word, for programs that become others.
+#[derive(Debug, Default)]
+pub struct CommandLine(Vec<CString>);
+
+impl CommandLine {
+    /// One that begins with this program's name.
+    pub fn new(program: &CStr) -> Self {
+        CommandLine(vec![program.to_owned()])
+    }
+
+    /// Adds a word. Bytes from a NUL on, which no argument of ours has, are lost.
+    pub fn word(&mut self, word: impl AsRef<[u8]>) -> &mut Self {
+        let word = word.as_ref().iter().copied().take_while(|&b| b != 0).collect::<Vec<u8>>();
+        self.0.extend(CString::new(word));
+        self
+    }
+
+    /// Adds some words of a command line as they are.
+    pub fn words(&mut self, words: Args) -> &mut Self {
+        self.0.extend(words.iter().map(CStr::to_owned));
+        self
+    }
+
+    /// Adds an option if it is wanted.
+    pub fn flag(&mut self, wanted: bool, option: &str) -> &mut Self {
+        if wanted { self.word(option) } else { self }
+    }
+
+    /// Adds an option and its argument, if there is one.
+    pub fn option(&mut self, option: &str, value: Option<impl AsRef<[u8]>>) -> &mut Self {
+        match value {
+            Some(value) => self.word(option).word(value),
+            None => self,
+        }
+    }
+
+    /// Adds an option and a number, if there is one.
+    pub fn number(&mut self, option: &str, value: Option<impl Into<u64>>) -> &mut Self {
+        self.option(option, value.map(|v| text::decimal(v).as_bytes().to_vec()))
+    }
+
+    /// The program to become.
+    pub fn exec(self) -> Exec {
+        Exec::command(self.0)
+    }
+}
+
 /// The words as a vector of pointers with an end mark, for a command line put together here.
 pub fn argv<'a>(words: impl IntoIterator<Item = &'a CStr>) -> Vec<CPtr<'a>> {
     words.into_iter().map(CPtr::new).chain([cptr::CPtr::NULL]).collect()
@@ -247,7 +294,6 @@ pub fn argv<'a>(words: impl IntoIterator<Item = &'a CStr>) -> Vec<CPtr<'a>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ffi::CString;
 
     fn args(words: &[&str]) -> Args {
         let list: Vec<CPtr<'static>> = std::iter::once(&"prog")

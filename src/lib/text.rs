@@ -55,6 +55,17 @@ pub fn parse_u32(word: &[u8]) -> Option<u32> {
     parse_u64(word)?.try_into().ok()
 }
 
+/// A whole word of octal digits that fits 32 bits: a mode.
+pub fn parse_octal(word: &[u8]) -> Option<u32> {
+    if word.is_empty() {
+        return None;
+    }
+    word.iter().try_fold(0u32, |sum, digit| {
+        let digit = (b'0'..b'8').contains(digit).then(|| u32::from(digit - b'0'))?;
+        sum.checked_mul(8)?.checked_add(digit)
+    })
+}
+
 /// A time limit in milliseconds: 0 is none, and what C programs cannot hold as an int is endless too.
 pub fn limit(milliseconds: u32) -> Option<Duration> {
     (1..=i32::MAX as u32).contains(&milliseconds).then(|| Duration::from_millis(milliseconds.into()))
@@ -151,6 +162,16 @@ mod tests {
         }
         for word in ["", "+3", "-1", " 3", "3 ", "3x", "0x3", "99999999999999999999999"] {
             assert_eq!(parse_u32(word.as_bytes()), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn modes_are_whole_words_of_octal_digits() {
+        for (word, want) in [("0", Some(0)), ("02750", Some(0o2750)), ("37777777777", Some(u32::MAX))] {
+            assert_eq!(parse_octal(word.as_bytes()), want, "{word}");
+        }
+        for word in ["", "8", "0o7", "-7", "7 ", "40000000000"] {
+            assert_eq!(parse_octal(word.as_bytes()), None, "{word}");
         }
     }
 

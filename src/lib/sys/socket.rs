@@ -2,13 +2,21 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
+use nix::sys::stat::{Mode, umask};
 use nix::sys::time::TimeVal;
 
 use super::Errno;
 use super::fd::{retry, set_nonblocking};
+
+/// The longest path of a socket: `sun_path` less its NUL.
+pub const PATH_MOST: usize = size_of::<libc::sockaddr_un>() - std::mem::offset_of!(libc::sockaddr_un, sun_path) - 1;
+
+/// The backlog that asks for as much as the system allows. SOMAXCONN of some C libraries is less than that.
+pub const BACKLOG_MOST: u32 = i32::MAX as u32;
 
 /// A new stream socket.
 pub fn stream() -> Result<OwnedFd, Errno> {
@@ -86,6 +94,65 @@ pub fn accept(listener: impl AsFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// A connection as a super-server sees it: in blocking mode, with the path that its client is bound to.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub fd: OwnedFd,
+    path: [u8; PATH_MOST + 1],
+    length: usize,
+}
+
+impl Accepted {
+    /// The client's path; empty if it is bound to none.
+    pub fn path(&self) -> &[u8] {
+        &self.path[..self.length]
+    }
+}
+
+/// Takes one connection off a listening unix socket's queue, with its client's path, by one system call.
+pub fn accept_with_path(listener: impl AsFd) -> Result<Accepted, Errno> {
+    // SAFETY: sockaddr_un is a plain C struct for which all zeros is a valid value.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes of an address through the pointer, and its length.
+    let number = Errno::result(unsafe {
+        libc::accept4(listener.as_fd().as_raw_fd(), (&raw mut address).cast(), &mut length, libc::SOCK_CLOEXEC)
+    })?;
+    // SAFETY: the kernel just made this descriptor; nobody else knows it.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    let room = (length as usize).saturating_sub(std::mem::offset_of!(libc::sockaddr_un, sun_path));
+    let path = address.sun_path.map(|c| c as u8);
+    let length = path.iter().take(room).take_while(|&&b| b != 0).count();
+    Ok(Accepted { fd, path, length })
+}
+
+/// Gives a socket a path, with permissions by the umask.
+pub fn bind(socket: impl AsFd, path: &CStr) -> Result<(), Errno> {
+    nix::sys::socket::bind(socket.as_fd().as_raw_fd(), &address(path)?)
+}
+
+/// As [`bind`], with exact permissions whatever the umask. There is never a moment with more of them.
+pub fn bind_with_mode(socket: impl AsFd, path: &CStr, mode: u32) -> Result<(), Errno> {
+    let before = umask(Mode::from_bits_truncate(!mode as libc::mode_t & 0o777));
+    let bound = bind(socket, path);
+    umask(before);
+    bound
+}
+
+/// Listens. The kernel cuts a backlog beyond what the system allows.
+pub fn listen(socket: impl AsFd, backlog: u32) -> Result<(), Errno> {
+    // SAFETY: listen takes two integers.
+    Errno::result(unsafe { libc::listen(socket.as_fd().as_raw_fd(), backlog.min(BACKLOG_MOST) as libc::c_int) })
+        .map(drop)
+}
+
+/// The path that a socket is bound to; empty if there is none.
+pub fn local_path(socket: impl AsFd) -> Result<Vec<u8>, Errno> {
+    let address: UnixAddr = nix::sys::socket::getsockname(socket.as_fd().as_raw_fd())?;
+    Ok(address.path().map_or_else(Vec::new, |p| p.as_os_str().as_bytes().to_vec()))
+}
+
 /// Whether the descriptor is a socket of any kind.
 pub fn is_socket(fd: impl AsFd) -> bool {
     nix::sys::stat::fstat(fd).is_ok_and(|s| s.st_mode & libc::S_IFMT == libc::S_IFSOCK)
@@ -95,7 +162,27 @@ pub fn is_socket(fd: impl AsFd) -> bool {
 mod tests {
     use super::*;
     use std::ffi::CString;
-    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn both_ends_learn_the_names_that_they_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name| CString::new(dir.path().join(name).as_os_str().as_bytes()).unwrap();
+        let server = stream().unwrap();
+        bind_with_mode(&server, &path("server"), 0o640).unwrap();
+        listen(&server, 5).unwrap();
+        for name in [path("client").as_c_str(), c""] {
+            let client = stream().unwrap();
+            if !name.is_empty() {
+                bind(&client, name).unwrap();
+            }
+            connect(&client, &address(&path("server")).unwrap()).unwrap();
+            assert_eq!(accept_with_path(&server).unwrap().path(), name.to_bytes());
+            assert_eq!(local_path(&client).unwrap(), name.to_bytes());
+        }
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&dir.path().join("server").metadata().unwrap().permissions());
+        assert_eq!(mode & 0o7777, 0o640);
+    }
 
     #[test]
     fn a_full_queue_is_waited_for_until_the_deadline() {
