@@ -6,8 +6,12 @@ pub mod ioconnect;
 pub mod connlimit;
 pub mod ipcclient;
 pub mod ipcserver;
+pub mod ipcserver_access;
 pub mod ipcserverd;
 pub mod socketbinder;
+pub mod sudo;
+pub mod sudoc;
+pub mod sudod;
 
 use crate::error::Program;
 
@@ -15,3 +19,14 @@ use crate::error::Program;
 pub const PROGRAMS: &[&Program] = &[&ioconnect::PROGRAM];
 pub const PROGRAMS: &[&Program] =
     &[&ipcclient::PROGRAM, &ipcserver::PROGRAM, &ipcserverd::PROGRAM, &socketbinder::PROGRAM, &connlimit::PROGRAM];
+pub const PROGRAMS: &[&Program] = &[
+    &ipcclient::PROGRAM,
+    &ipcserver::PROGRAM,
+    &ipcserverd::PROGRAM,
+    &socketbinder::PROGRAM,
+    &ipcserver_access::PROGRAM,
+    &sudo::PROGRAM,
+    &sudoc::PROGRAM,
+    &sudod::PROGRAM,
+    &connlimit::PROGRAM,
+];

@@ -2,11 +2,12 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Instant;
 
 use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{Errno, check};
+use super::{Errno, check, poll};
 
 /// Standard input. Reading it says EBADF if the program was started without.
 pub const STDIN: BorrowedFd<'static> = standard(0);
@@ -224,6 +225,32 @@ pub fn write(fd: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
 pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         bytes = &bytes[write(fd.as_fd(), bytes)?..];
+    }
+    Ok(())
+}
+
+/// Fills `buffer` from a nonblocking descriptor, waiting until `deadline` (ETIMEDOUT); how much came before the end.
+pub fn read_before(fd: impl AsFd, buffer: &mut [u8], deadline: Option<Instant>) -> Result<usize, Errno> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match read(&fd, &mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(Errno::EAGAIN) => poll::until_ready(&fd, poll::IN, deadline)?,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(filled)
+}
+
+/// Writes everything to a nonblocking descriptor, waiting until `deadline` (ETIMEDOUT).
+pub fn write_before(fd: impl AsFd, mut bytes: &[u8], deadline: Option<Instant>) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match write(&fd, bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::EAGAIN) => poll::until_ready(&fd, poll::OUT, deadline)?,
+            Err(errno) => return Err(errno),
+        }
     }
     Ok(())
 }

@@ -99,3 +99,18 @@ fn let_signals_in(mask: *const libc::sigset_t) {
         libc::ppoll(std::ptr::null_mut(), 0, &none, mask);
     }
 }
+
+/// Waits until one descriptor is ready for `events`; ETIMEDOUT if `deadline` passes first. Trapped signals stay
+/// pending.
+pub fn until_ready(fd: impl AsFd, events: i16, deadline: Option<Instant>) -> Result<(), Errno> {
+    loop {
+        let mut fds = [PollFd::new(fd.as_fd(), events)];
+        wait(&mut fds, deadline)?;
+        if fds[0].ready() {
+            return Ok(());
+        }
+        if deadline.is_some_and(|d| Instant::now() >= d) {
+            return Err(Errno::ETIMEDOUT);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! A program that a server runs for its client.
+#![no_main]
+s6::program!(s6::local::sudo);

@@ -1,0 +1,3 @@
+//! The client's end of s6-sudo.
+#![no_main]
+s6::program!(s6::local::sudoc);
