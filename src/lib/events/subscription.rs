@@ -83,11 +83,7 @@ impl Drop for Subscription {
 
 /// `ftrig1:@` 24 hex digits of the wall clock `:` six random characters.
 fn fifo_name() -> Result<CString, Errno> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut random = [0u8; 6];
-    random::fill(&mut random)?;
-    let random = random.map(|byte| ALPHABET[usize::from(byte % 64)]);
-    let name = [b"ftrig1:", &Tai64n::now().text()[..], b":", &random].concat();
+    let name = [b"ftrig1:", &Tai64n::now().text()[..], b":", &random::letters()?[..]].concat();
     debug_assert_eq!(name.len(), FIFO_NAME);
     CString::new(name).map_err(|_| Errno::EINVAL)
 }

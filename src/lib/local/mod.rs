@@ -3,7 +3,9 @@
 pub mod access;
 pub mod cdb;
 pub mod ioconnect;
+pub mod cdb_from_fs;
 pub mod connlimit;
+pub mod fs_from_cdb;
 pub mod ipcclient;
 pub mod ipcserver;
 pub mod ipcserver_access;
@@ -28,5 +30,7 @@ pub const PROGRAMS: &[&Program] = &[
     &sudo::PROGRAM,
     &sudoc::PROGRAM,
     &sudod::PROGRAM,
+    &cdb_from_fs::PROGRAM,
+    &fs_from_cdb::PROGRAM,
     &connlimit::PROGRAM,
 ];

@@ -3,10 +3,19 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::unistd::mkdir;
 
 use super::Errno;
 use super::fd::open_file;
+
+/// Makes a directory with exactly this mode, whatever the umask.
+pub fn make(path: &CStr, mode: u32) -> Result<(), Errno> {
+    let mode = Mode::from_bits_truncate(mode as libc::mode_t);
+    mkdir(path, Mode::S_IRWXU)?;
+    fchmodat(AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink)
+}
 
 /// Calls `each` with the name of every entry of `path` but `.` and `..`, in directory order. Entries may be
 /// removed meanwhile. An error of opening or reading ends the walk; so does an error of `each`.
