@@ -66,6 +66,16 @@ pub fn parse_octal(word: &[u8]) -> Option<u32> {
     })
 }
 
+/// A word as a shell reads it back: as it is if nothing in it means anything, else in single quotes.
+pub fn shell_word(word: &[u8]) -> Vec<u8> {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"_-./,:+@%^".contains(b);
+    if !word.is_empty() && word.iter().all(plain) {
+        return word.to_vec();
+    }
+    let parts: Vec<&[u8]> = word.split(|&b| b == b'\'').collect();
+    [b"'", &parts.join(&br"'\''"[..])[..], b"'"].concat()
+}
+
 /// A time limit in milliseconds: 0 is none, and what C programs cannot hold as an int is endless too.
 pub fn limit(milliseconds: u32) -> Option<Duration> {
     (1..=i32::MAX as u32).contains(&milliseconds).then(|| Duration::from_millis(milliseconds.into()))
@@ -172,6 +182,25 @@ mod tests {
         }
         for word in ["", "8", "0o7", "-7", "7 ", "40000000000"] {
             assert_eq!(parse_octal(word.as_bytes()), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_shell_reads_words_back_as_they_were() {
+        for (word, quoted) in
+            [("s6-log", "s6-log"), ("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$x", "'$x'")]
+        {
+            assert_eq!(shell_word(word.as_bytes()), quoted.as_bytes());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_survive_a_shell(word in proptest::collection::vec(1u8.., 0..30)) {
+            let script = [b"printf %s ", &shell_word(&word)[..]].concat();
+            let script = <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(script);
+            let output = std::process::Command::new("/bin/sh").arg("-c").arg(script).env("LC_ALL", "C").output().unwrap();
+            proptest::prop_assert_eq!(output.stdout, word);
         }
     }
 

@@ -55,14 +55,9 @@ fn compile(rules: &CStr) -> Result<Vec<u8>, Die> {
 
 /// The names in a directory that do not begin with a dot, in its order.
 fn visible_entries(path: &CStr) -> Result<Vec<CString>, Die> {
-    let mut names = Vec::new();
-    dir::for_each(path, |name| {
-        if !name.to_bytes().starts_with(b".") {
-            names.push(name.to_owned());
-        }
-        Ok(())
-    })
-    .or_die("read", path)?;
+    let mut names =
+        fd::open_file(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0).and_then(dir::names_in).or_die("read", path)?;
+    names.retain(|name| !name.to_bytes().starts_with(b"."));
     Ok(names)
 }
 

@@ -1,6 +1,6 @@
 //! Directory listings without allocation: one small buffer, one call per entry.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::fcntl::{AT_FDCWD, OFlag};
@@ -24,8 +24,23 @@ pub fn for_each(path: &CStr, mut each: impl FnMut(&CStr) -> Result<(), Errno>) -
 }
 
 /// As [`for_each`], with the open directory, so that an entry is reached without its path.
-#[cfg(target_os = "linux")]
 pub fn for_each_in(path: &CStr, mut each: impl FnMut(BorrowedFd<'_>, &CStr) -> Result<(), Errno>) -> Result<(), Errno> {
+    let dir = open_file(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)?;
+    walk(dir.as_fd(), |name| each(dir.as_fd(), name))
+}
+
+/// The names of all entries of a directory that was just opened, but `.` and `..`, in its order.
+pub fn names_in(dir: impl AsFd) -> Result<Vec<CString>, Errno> {
+    let mut names = Vec::new();
+    walk(dir.as_fd(), |name| {
+        names.push(name.to_owned());
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+#[cfg(target_os = "linux")]
+fn walk(dir: BorrowedFd<'_>, mut each: impl FnMut(&CStr) -> Result<(), Errno>) -> Result<(), Errno> {
     use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
 
@@ -36,7 +51,6 @@ pub fn for_each_in(path: &CStr, mut each: impl FnMut(BorrowedFd<'_>, &CStr) -> R
     /// Offset of d_name in the kernel's linux_dirent64: inode, offset, record length, type.
     const NAME: usize = 19;
 
-    let dir = open_file(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)?;
     let mut buffer = Buffer(MaybeUninit::uninit());
     loop {
         // SAFETY: pointer and length are those of a live, writable, aligned buffer.
@@ -54,23 +68,20 @@ pub fn for_each_in(path: &CStr, mut each: impl FnMut(BorrowedFd<'_>, &CStr) -> R
             rest = others;
             let name = CStr::from_bytes_until_nul(&record[NAME..]).unwrap_or(c".");
             if name != c"." && name != c".." {
-                each(dir.as_fd(), name)?;
+                each(name)?;
             }
         }
     }
 }
 
-/// As [`for_each`], with the open directory, so that an entry is reached without its path.
 #[cfg(not(target_os = "linux"))]
-pub fn for_each_in(path: &CStr, mut each: impl FnMut(BorrowedFd<'_>, &CStr) -> Result<(), Errno>) -> Result<(), Errno> {
-    let fd = open_file(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)?;
-    let here = super::fd::duplicate(&fd, 0)?;
-    let mut dir = nix::dir::Dir::from_fd(fd)?;
+fn walk(dir: BorrowedFd<'_>, mut each: impl FnMut(&CStr) -> Result<(), Errno>) -> Result<(), Errno> {
+    let mut dir = nix::dir::Dir::from_fd(super::fd::duplicate(dir, 3)?)?;
     for entry in dir.iter() {
         let entry = entry?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
-            each(here.as_fd(), name)?;
+            each(name)?;
         }
     }
     Ok(())

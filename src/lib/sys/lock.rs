@@ -3,7 +3,7 @@
 //! They belong to the process and vanish when it closes *any* descriptor of the file, so a program opens its lock
 //! file once and never again (design.md 4.3). flock and open-file-description locks would not exclude C programs.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
@@ -36,13 +36,24 @@ fn kind(kind: Kind) -> libc::c_short {
 
 /// Takes the lock; `Ok(false)` if another process holds a conflicting one.
 pub fn try_lock(fd: impl AsFd, wanted: Kind) -> Result<bool, Errno> {
-    let lock = request(kind(wanted));
+    set(fd.as_fd(), &request(kind(wanted)))
+}
+
+fn set(fd: BorrowedFd<'_>, lock: &libc::flock) -> Result<bool, Errno> {
     // SAFETY: F_SETLK reads one flock through a valid pointer.
-    match check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETLK, &lock) }) {
+    match check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLK, lock) }) {
         Ok(_) => Ok(true),
         Err(Errno::EACCES | Errno::EAGAIN) => Ok(false),
         Err(errno) => Err(errno),
     }
+}
+
+/// Takes an exclusive lock on one byte, so that a file is as many locks as are needed. The byte need not exist.
+pub fn try_lock_byte(fd: impl AsFd, offset: u32) -> Result<bool, Errno> {
+    let mut lock = request(libc::F_WRLCK as libc::c_short);
+    lock.l_start = offset.into();
+    lock.l_len = 1;
+    set(fd.as_fd(), &lock)
 }
 
 /// Waits for the lock. EINTR when a caught signal came first.

@@ -1,0 +1,3 @@
+//! A new instance of a service.
+#![no_main]
+s6::program!(s6::instance::create);
