@@ -107,6 +107,20 @@ pub fn remove(path: &CStr) -> Result<(), Errno> {
     outcome
 }
 
+/// Makes a directory, and those above it that are not there, each with this mode. Those that are there are left as
+/// they are.
+pub fn make_with_parents(path: &CStr, mode: u32) -> Result<(), Errno> {
+    let bytes = path.to_bytes();
+    let ends = (1..bytes.len()).filter(|&i| bytes[i] == b'/' && bytes[i - 1] != b'/').chain([bytes.len()]);
+    for end in ends {
+        match dir::make(&CString::new(&bytes[..end]).map_err(|_| Errno::EINVAL)?, mode) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            failure => return failure,
+        }
+    }
+    Ok(())
+}
+
 /// The system's reason for a failure of the standard library.
 pub fn errno(error: std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
@@ -153,6 +167,8 @@ mod tests {
         assert_eq!(std::fs::read(to.join("run")).unwrap(), b"#!/bin/sh\n");
         assert_eq!(std::fs::read_link(to.join("link")).unwrap(), std::path::Path::new("/nonexistent/target"));
         assert!(to.join("fifo").metadata().unwrap().file_type().is_fifo());
+        make_with_parents(&c(&to.join("a//b/c/")), 0o2711).unwrap();
+        assert_eq!(to.join("a/b/c").metadata().unwrap().mode() & 0o7777, 0o2711);
         remove(&c(&to)).unwrap();
         assert!(!to.exists());
         assert_eq!(remove(&c(&to)), Ok(()));

@@ -1,0 +1,3 @@
+//! Commands to the supervisor of an instance.
+#![no_main]
+s6::program!(s6::instance::control);

@@ -1,0 +1,3 @@
+//! The status of an instance.
+#![no_main]
+s6::program!(s6::instance::status);
