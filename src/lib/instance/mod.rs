@@ -13,6 +13,7 @@ pub mod instance_maker;
 pub mod list;
 pub mod status;
 pub mod svlink;
+pub mod svperms;
 pub mod svscanboot;
 pub mod svunlink;
 pub mod usertree_maker;
@@ -28,6 +29,7 @@ pub const PROGRAMS: &[&Program] = &[
     &list::PROGRAM,
     &control::PROGRAM,
     &status::PROGRAM,
+    &svperms::PROGRAM,
     &svscanboot::PROGRAM,
     &instance_maker::PROGRAM,
     &usertree_maker::PROGRAM,
