@@ -6,6 +6,8 @@ mod tree;
 mod turn;
 mod unlink;
 
+pub mod alias;
+pub mod alias_sv;
 pub mod control;
 pub mod create;
 pub mod delete;
@@ -29,6 +31,8 @@ pub const PROGRAMS: &[&Program] = &[
     &list::PROGRAM,
     &control::PROGRAM,
     &status::PROGRAM,
+    &alias::PROGRAM,
+    &alias_sv::PROGRAM,
     &svperms::PROGRAM,
     &svscanboot::PROGRAM,
     &instance_maker::PROGRAM,
