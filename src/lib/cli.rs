@@ -280,6 +280,16 @@ impl CommandLine {
         self.option(option, value.map(|v| text::decimal(v).as_bytes().to_vec()))
     }
 
+    /// Whether there is no word yet.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The words with blanks between them, for messages.
+    pub fn text(&self) -> Vec<u8> {
+        self.0.iter().map(|word| word.to_bytes()).collect::<Vec<_>>().join(&b' ')
+    }
+
     /// The program to become.
     pub fn exec(self) -> Exec {
         Exec::command(self.0)

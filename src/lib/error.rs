@@ -44,6 +44,7 @@ pub const OK: Exit = Exit::Code(0);
 pub struct Exec {
     argv: Cow<'static, [Cow<'static, CStr>]>,
     env: Option<Env>,
+    called: Option<CString>,
 }
 
 impl std::fmt::Debug for Env {
@@ -55,17 +56,22 @@ impl std::fmt::Debug for Env {
 impl Exec {
     /// A command line made here.
     pub fn command(argv: Vec<CString>) -> Self {
-        Exec { argv: argv.into_iter().map(Cow::Owned).collect(), env: None }
+        Exec { argv: argv.into_iter().map(Cow::Owned).collect(), env: None, called: None }
     }
 
     /// The rest of our own command line.
     pub fn operands(argv: Args) -> Self {
-        Exec { argv: argv.iter().map(Cow::Borrowed).collect(), env: None }
+        Exec { argv: argv.iter().map(Cow::Borrowed).collect(), env: None, called: None }
     }
 
     /// With a changed environment. PATH is still searched as this process has it.
     pub fn with_env(self, env: Env) -> Self {
         Exec { env: Some(env), ..self }
+    }
+
+    /// Under another name than that of its file: its `argv[0]`.
+    pub fn called(self, name: CString) -> Self {
+        Exec { called: Some(name), ..self }
     }
 
     /// The command line.
@@ -75,11 +81,13 @@ impl Exec {
 
     /// Becomes the program; returns only on failure: 127 if there is no such program, 126 for anything else.
     pub fn execute(&self) -> Die {
-        let argv: Vec<CPtr<'_>> = self.argv.iter().map(|a| CPtr::new(a)).chain([CPtr::NULL]).collect();
+        let file = self.argv.first().map_or(c"", |a| a.as_ref());
+        let name = self.called.as_deref().unwrap_or(file);
+        let rest = self.argv.iter().skip(1).map(|a| CPtr::new(a));
+        let argv: Vec<CPtr<'_>> = std::iter::once(CPtr::new(name)).chain(rest).chain([CPtr::NULL]).collect();
         let own = self.env.as_ref().map(Env::list);
-        let errno = sys::exec::exec(&argv, own.as_deref().unwrap_or(env::environ_list()));
-        let name = self.argv.first().map_or(c"", |a| a.as_ref());
-        Die::new(exec_code(errno), message(&[&"unable to exec ", &name]), Some(errno))
+        let errno = sys::exec::exec_file(file, &argv, own.as_deref().unwrap_or(env::environ_list()));
+        Die::new(exec_code(errno), message(&[&"unable to exec ", &file]), Some(errno))
     }
 }
 

@@ -7,6 +7,7 @@ mod turn;
 mod unlink;
 
 pub mod alias;
+pub mod alias_chpst;
 pub mod alias_sv;
 pub mod control;
 pub mod create;
@@ -33,6 +34,7 @@ pub const PROGRAMS: &[&Program] = &[
     &status::PROGRAM,
     &alias::PROGRAM,
     &alias_sv::PROGRAM,
+    &alias_chpst::PROGRAM,
     &svperms::PROGRAM,
     &svscanboot::PROGRAM,
     &instance_maker::PROGRAM,
