@@ -4,6 +4,8 @@ use std::ffi::{CStr, CString};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
+
 use crate::cli::{Args, Options};
 use crate::error::{self, Die, Exit, OrDie, Program, SYSTEM, USAGE};
 use crate::sys::cptr::{self, CPtr};
@@ -159,12 +161,13 @@ impl Server {
             fd::set_nonblocking(fd::STDIN, true)?;
             signal::neutralise(SIGPIPE)?;
             signal::trap(&[SIGCHLD, SIGTERM, SIGHUP, SIGQUIT, SIGABRT])?;
+            fd::open_missing_standard()?;
+            let null = fd::open_file(c"/dev/null", OFlag::O_RDWR, 0)?;
             if notify {
                 fd::write_all(fd::STDOUT, b"\n")?;
             }
             // In place of closing it: no connection lands on the number of a standard descriptor.
-            fd::to_dev_null(1)?;
-            fd::open_missing_standard()
+            fd::install(null.as_fd(), 1)
         };
         setup().or_die("set up", "the server")?;
         if self.verbosity >= 2 {
