@@ -2,10 +2,10 @@
 
 pub mod access;
 pub mod cdb;
-pub mod ioconnect;
 pub mod cdb_from_fs;
 pub mod connlimit;
 pub mod fs_from_cdb;
+pub mod ioconnect;
 pub mod ipcclient;
 pub mod ipcserver;
 pub mod ipcserver_access;
@@ -18,9 +18,6 @@ pub mod sudod;
 use crate::error::Program;
 
 /// The programs of this family.
-pub const PROGRAMS: &[&Program] = &[&ioconnect::PROGRAM];
-pub const PROGRAMS: &[&Program] =
-    &[&ipcclient::PROGRAM, &ipcserver::PROGRAM, &ipcserverd::PROGRAM, &socketbinder::PROGRAM, &connlimit::PROGRAM];
 pub const PROGRAMS: &[&Program] = &[
     &ipcclient::PROGRAM,
     &ipcserver::PROGRAM,
@@ -33,4 +30,5 @@ pub const PROGRAMS: &[&Program] = &[
     &cdb_from_fs::PROGRAM,
     &fs_from_cdb::PROGRAM,
     &connlimit::PROGRAM,
+    &ioconnect::PROGRAM,
 ];
