@@ -173,7 +173,8 @@ fn a_connection_gets_its_two_ends_and_nothing_else_of_the_server() {
     let usual = text("/proc/self/status");
     let line = |status: &str, name: &str| status.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert_eq!(line(&answer, "SigBlk:"), "SigBlk:\t0000000000000000");
-    let ignored = |status: &str| i64::from_str_radix(&line(status, "SigIgn:")[8..], 16).unwrap();
+    // The C library has uses of its own for 32 and above.
+    let ignored = |status: &str| u64::from_str_radix(&line(status, "SigIgn:")[8..], 16).unwrap() & 0x7fff_ffff;
     // Rust ignores SIGPIPE, and lets its children do what they want.
     assert_eq!(ignored(&answer), ignored(&usual) & !(1 << (libc::SIGPIPE - 1)));
 }
