@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::user::{NOBODY, for_everyone, is_root};
 use common::{Background, Outcome, Scratch, eventually, finish, kill, original, program, run, skip, text, until};
 use proptest::prelude::*;
 
@@ -96,24 +97,6 @@ fn read_line(client: &mut UnixStream) -> String {
 
 fn variables(text: &str) -> BTreeMap<&str, &str> {
     text.lines().filter_map(|line| line.split_once('=')).collect()
-}
-
-/// The user `nobody`, for tests that run as root.
-const NOBODY: u32 = 65534;
-
-fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
-}
-
-/// Programs that any user may run: copies, where the originals lie below a closed directory.
-fn for_everyone(scratch: &Scratch, names: &[&str]) -> PathBuf {
-    let dir = scratch.path("bin");
-    std::fs::create_dir_all(&dir).unwrap();
-    for name in names {
-        std::fs::copy(common::bin_dir().join(name), dir.join(name)).unwrap();
-    }
-    std::fs::set_permissions(scratch.path(""), PermissionsExt::from_mode(0o755)).unwrap();
-    dir
 }
 
 #[test]

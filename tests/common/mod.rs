@@ -7,6 +7,7 @@
 pub mod daemons;
 pub mod fake;
 pub mod service;
+pub mod user;
 
 use std::ffi::OsStr;
 use std::io::Write as _;
