@@ -1,6 +1,6 @@
 //! s6-softlimit: change resource limits (spec/logging-and-chainloaders.md 11).
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
 
 use crate::cli::{Args, Options, Value};
 use crate::error::{Die, Exec, Exit, OrDie, Program};
@@ -38,8 +38,10 @@ fn run(args: Args) -> Result<Exit, Die> {
 
 fn resources(letter: char) -> &'static [Resource] {
     match letter {
-        #[cfg(not(any(target_os = "openbsd")))]
+        #[cfg(target_os = "linux")]
         'a' => &[Resource::RLIMIT_AS],
+        #[cfg(target_os = "freebsd")]
+        'a' => &[Resource::RLIMIT_VMEM],
         'c' => &[Resource::RLIMIT_CORE],
         'd' => &[Resource::RLIMIT_DATA],
         'f' => &[Resource::RLIMIT_FSIZE],
@@ -48,8 +50,10 @@ fn resources(letter: char) -> &'static [Resource] {
             Resource::RLIMIT_DATA,
             Resource::RLIMIT_STACK,
             Resource::RLIMIT_MEMLOCK,
-            #[cfg(not(any(target_os = "openbsd")))]
+            #[cfg(target_os = "linux")]
             Resource::RLIMIT_AS,
+            #[cfg(target_os = "freebsd")]
+            Resource::RLIMIT_VMEM,
         ],
         'o' => &[Resource::RLIMIT_NOFILE],
         #[cfg(target_os = "linux")]
@@ -67,7 +71,9 @@ fn resources(letter: char) -> &'static [Resource] {
 fn set(letter: char, resource: Resource, which: Which, value: &Value) -> Result<(), Die> {
     let object = format!("the limit of -{letter}");
     let (soft, hard) = getrlimit(resource).or_die("get", &object)?;
-    let number = if value.bytes() == b"=" { RLIM_INFINITY } else { value.u64()? };
+    #[allow(clippy::unnecessary_fallible_conversions, clippy::useless_conversion, reason = "it is signed on FreeBSD")]
+    let limit = |number: u64| rlim_t::try_from(number).unwrap_or(RLIM_INFINITY);
+    let number = if value.bytes() == b"=" { RLIM_INFINITY } else { limit(value.u64()?) };
     let (soft, hard) = match which {
         Which::Soft => (number.min(hard), hard),
         Which::Hard => (soft.min(number), number),

@@ -129,7 +129,7 @@ fn show_line(
     what: &str,
     path: &CStr,
     kind: libc::mode_t,
-    who: fn(u32) -> Option<Who>,
+    who: fn(libc::mode_t) -> Option<Who>,
 ) -> Result<bool, Die> {
     let found = match stat(path) {
         Ok(found) => found,
@@ -164,7 +164,7 @@ fn group_name(found: &FileStat) -> Result<Vec<u8>, Die> {
 }
 
 /// The owner may do everything in it, others only go through, and nobody who the group cannot.
-fn who_sees_status(mode: u32) -> Option<Who> {
+fn who_sees_status(mode: libc::mode_t) -> Option<Who> {
     match mode {
         _ if mode & 0o700 != 0o700 || mode & 0o5066 != 0 => None,
         _ if mode & 0o11 == 0o11 => Some(Who::Public),
@@ -175,7 +175,7 @@ fn who_sees_status(mode: u32) -> Option<Who> {
 }
 
 /// Only its reader reads it, and only a group may write to it besides.
-fn who_controls(mode: u32) -> Option<Who> {
+fn who_controls(mode: libc::mode_t) -> Option<Who> {
     match mode {
         _ if mode & 0o157 != 0 => None,
         _ if mode & 0o020 != 0 => Some(Who::Group),
@@ -183,7 +183,7 @@ fn who_controls(mode: u32) -> Option<Who> {
     }
 }
 
-fn who_listens(mode: u32) -> Option<Who> {
+fn who_listens(mode: libc::mode_t) -> Option<Who> {
     match mode {
         0o1733 => Some(Who::Public),
         0o3730 => Some(Who::Group),

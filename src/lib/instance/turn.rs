@@ -58,7 +58,7 @@ fn open(scandir: &CStr, path: &CStr) -> Result<OwnedFd, Errno> {
     let of = stat(scandir)?;
     if fchown(&file, None, Some(Gid::from_raw(of.st_gid))).is_ok() {
         // Who may write may also read.
-        fchmod(&file, Mode::from_bits_truncate((of.st_mode & 0o222) * 3 | 0o600))?;
+        fchmod(&file, Mode::from_bits_truncate(((of.st_mode & 0o222) * 3) | 0o600))?;
     }
     Ok(file)
 }
