@@ -90,7 +90,7 @@ impl Listener {
                 }
             }
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Err(die!(TIMEOUT, "timed out"));
+                return Err(die!(TIMEOUT, "timed out while waiting for services"));
             }
             poll::wait(&mut fds, self.deadline).or_die("poll", "")?;
             if let Some(number) = ftrig::take_signal() {
