@@ -22,7 +22,6 @@ enum How {
     /// run is s6-background-watch.
     Watcher,
     /// s6-supervise, told by the file `pidfile`.
-    #[allow(dead_code)]
     Pidfile,
 }
 
@@ -197,6 +196,9 @@ macro_rules! cases {
         mod watcher {
             $(#[test] fn $name() { super::$name(super::How::Watcher); })*
         }
+        mod pidfile {
+            $(#[test] fn $name() { super::$name(super::How::Pidfile); })*
+        }
     };
 }
 
@@ -213,6 +215,8 @@ cases! {
     a_killed_main_takes_its_workers_with_it
     workers_that_do_not_listen_are_killed_after_main
     the_exit_code_is_main_s
+    the_exit_code_of_somebody_else_s_child_is_known_too
+    members_that_outlive_a_main_that_exits_well_are_no_daemon
     a_signal_reaches_main
     a_signal_before_main_is_known_is_not_lost
     a_reload_that_forks_again_is_no_death
@@ -359,6 +363,28 @@ fn the_exit_code_is_main_s(how: How) {
     daemon.wait_for_line("main");
     daemon.service.command("1");
     assert_eq!(daemon.first_death(), "7 0");
+    daemon.down();
+}
+
+fn the_exit_code_of_somebody_else_s_child_is_known_too(how: How) {
+    let mut daemon = started!(Daemon::run(how, "forks=2 stays=1"));
+    daemon.service.listener.expect("suU");
+    daemon.wait_for_line("main");
+    let between = daemon.logged("bystander");
+    daemon.service.command("1");
+    assert_eq!(daemon.first_death(), "7 0");
+    assert!(!is_alive(between));
+    daemon.down();
+}
+
+fn members_that_outlive_a_main_that_exits_well_are_no_daemon(how: How) {
+    let mut daemon = started!(Daemon::start(how, with_limit(how, 300, "workers=2")));
+    daemon.service.listener.expect("suU");
+    daemon.wait_for_line("main");
+    let worker = daemon.logged("bystander");
+    kill(daemon.main(), 15);
+    assert_eq!(daemon.first_death(), "0 0");
+    assert!(!is_alive(worker));
     daemon.down();
 }
 
@@ -553,7 +579,7 @@ impl Real {
 
     /// Waits until it is ready, and looks whether it is alone and serves; main.
     fn ready(&self) -> i32 {
-        let status = self.daemon.service.wait("the daemon is ready", |s| s.is_up() && s.ready);
+        self.daemon.service.wait("the daemon is ready", |s| s.is_up() && s.ready);
         let main = self.main();
         let parent = match self.daemon.how {
             How::Watcher => self.daemon.inner(),
@@ -562,7 +588,7 @@ impl Real {
         let top: Vec<i32> = children(parent);
         assert_eq!(top, [main], "not the only one: {}", self.daemon.service.errors());
         if self.daemon.how == How::Pidfile {
-            assert_eq!(status.pid, main as u64);
+            self.daemon.service.wait("the status names main", |s| s.pid == main as u64);
         }
         until("the daemon serves", || self.home.serves());
         main
@@ -672,7 +698,12 @@ fn an_ssh_session_survives_the_restart_of_its_listener(how: How) {
 macro_rules! real {
     ($($name:ident)*) => { $(
         mod $name {
-            use super::How::Watcher;
+            use super::How::{Pidfile, Watcher};
+
+            #[test]
+            fn five_starts_and_stops_with_a_pidfile() {
+                super::five_starts_and_stops_in_a_row_are_good(Pidfile, stringify!($name));
+            }
 
             #[test]
             fn five_starts_and_stops_under_the_watcher() {
@@ -680,8 +711,18 @@ macro_rules! real {
             }
 
             #[test]
+            fn a_signal_with_a_pidfile() {
+                super::a_signal_does_what_the_daemon_makes_of_it(Pidfile, stringify!($name));
+            }
+
+            #[test]
             fn a_signal_under_the_watcher() {
                 super::a_signal_does_what_the_daemon_makes_of_it(Watcher, stringify!($name));
+            }
+
+            #[test]
+            fn sigkill_to_main_with_a_pidfile() {
+                super::a_killed_main_is_replaced(Pidfile, stringify!($name));
             }
 
             #[test]
@@ -698,6 +739,96 @@ macro_rules! real {
 }
 
 real! { nginx haproxy rsyslogd dnsmasq lighttpd atd unbound exim4 redis apache2 cron sshd memcached }
+
+// ---- What only `pidfile` has
+
+/// The letter for the state of a process.
+fn state(pid: i32) -> char {
+    text(format!("/proc/{pid}/stat")).rsplit(") ").next().and_then(|rest| rest.chars().next()).unwrap_or('-')
+}
+
+#[test]
+fn pause_and_continue_go_to_main() {
+    for (pause, resume) in [("p", "c"), ("P", "C")] {
+        let mut daemon = started!(Daemon::run(How::Pidfile, "workers=1"));
+        daemon.service.listener.expect("suU");
+        daemon.wait_for_line("main");
+        let (main, worker) = (daemon.main(), daemon.logged("bystander"));
+        daemon.service.command(pause);
+        until("main is stopped", || state(main) == 'T' && (pause == "p") == (state(worker) != 'T'));
+        assert!(daemon.status().paused);
+        daemon.service.command(resume);
+        until("main goes on", || state(main) != 'T' && state(worker) != 'T');
+        daemon.down();
+    }
+}
+
+#[test]
+fn a_restart_does_not_look_for_a_reload() {
+    let mut daemon = started!(Daemon::run(How::Pidfile, "workers=1 stubborn=1"));
+    daemon.service.listener.expect("suU");
+    daemon.wait_for_line("main");
+    let worker = daemon.logged("bystander");
+    daemon.service.command("r");
+    daemon.service.listener.expect("suUdDuU");
+    assert!(!is_alive(worker));
+    assert_eq!(daemon.deaths(), ["0 0"]);
+    assert_eq!(daemon.service.errors(), "");
+}
+
+#[test]
+fn a_failed_start_is_cleared_away_even_where_members_are_kept() {
+    let service = with_limit(How::Pidfile, 300, "write=never second=1").file("flag-keep-members", "");
+    let daemon = started!(Daemon::start(How::Pidfile, service));
+    assert_eq!(daemon.first_death(), "0 0");
+    daemon.down();
+}
+
+#[test]
+fn a_pidfile_among_the_data_counts_unless_there_is_another() {
+    for direct in [false, true] {
+        let service = Daemon::imitation(How::Pidfile, "");
+        std::fs::remove_file(service.path("pidfile")).unwrap();
+        let service = match direct {
+            true => service.file("pidfile", "daemon.pid\n").file("data/s6-rs/pidfile", "other.pid\n"),
+            false => service.file("data/s6-rs/pidfile", "daemon.pid\n"),
+        };
+        let mut daemon = started!(Daemon::start(How::Pidfile, service));
+        daemon.service.listener.expect("suU");
+        assert_eq!(daemon.status().pid, daemon.main() as u64);
+        daemon.down();
+    }
+}
+
+#[test]
+fn without_a_pidfile_orphans_go_where_they_went() {
+    let service = Service::new("(sleep 1000 & echo $! >orphan); exec sleep 1000");
+    let daemon = started!(Daemon::start(How::Pidfile, service));
+    let orphan: i32 = eventually("the orphan", || daemon.file("orphan").trim().parse().ok());
+    until("the orphan is the collector's", || children(daemon.service.supervisor.pid()).contains(&orphan));
+}
+
+#[test]
+fn a_start_that_takes_too_long_is_taken_down() {
+    let service =
+        Daemon::imitation(How::Pidfile, "hangs=1").file("timeout-ready", "300\n").file("timeout-kill", "300\n");
+    let daemon = started!(Daemon::start(How::Pidfile, service));
+    assert_eq!(daemon.first_death(), "256 15");
+    daemon.service.command("O");
+    until("nothing is left", || daemon.status().pid == 0 && daemon.family().is_empty());
+}
+
+#[test]
+fn a_supervisor_that_leaves_lets_the_daemon_go_on() {
+    let mut daemon = started!(Daemon::run(How::Pidfile, ""));
+    daemon.service.listener.expect("suU");
+    daemon.wait_for_line("main");
+    let main = daemon.main();
+    kill(daemon.supervisor(), 3);
+    daemon.service.listener.expect("suUx");
+    until("the daemon is an orphan", || children(daemon.service.supervisor.pid()) == [main]);
+    assert!(is_alive(main));
+}
 
 // ---- What only the watcher has
 

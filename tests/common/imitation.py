@@ -8,7 +8,7 @@ number to daemon.pid as soon as the process first started, the parent, is gone.
     late=MS      main waits that long after the parent's exit before it writes
     write=HOW    plain; rename (a temporary file); empty or junk (first that, 200 ms later the number); never
     text=TEXT    instead of the number and a newline; %d is the number
-    forks=2      main is a grandchild
+    forks=2      main is a grandchild; stays=1: its own parent stays, and takes no notice of its end
     dies=CODE    main ends before it writes
     second=1     the parent leaves another process beside main
     refuses=CODE the parent ends without a fork
@@ -131,11 +131,14 @@ def parent():
         os.close(lives)
         if WORDS.get("forks") == "2":
             fork(main, gone)
+            if number("stays"):
+                os.close(gone)
+                bystander()
         else:
             main(gone)
 
     pid = fork(child)
-    if WORDS.get("forks") == "2":
+    if WORDS.get("forks") == "2" and not number("stays"):
         os.waitpid(pid, 0)
     if number("second"):
         fork(lambda: (os.close(lives), bystander()))

@@ -20,3 +20,8 @@ mod search;
 pub use clearance::{Clearance, PATIENCE, Step};
 pub use pid_file::remove;
 pub use search::{Failure, Limit, Outcome, Search};
+
+/// Whether a signal asks a daemon to end, so that what ends after it has not forked again to reload.
+pub fn asks_to_end(number: i32) -> bool {
+    matches!(number, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT)
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::supervision::background::PATIENCE;
+use crate::supervision::background::{PATIENCE, asks_to_end};
 use crate::sys::wait::WaitStatus;
 
 /// What happened.
@@ -101,6 +101,11 @@ impl Core {
         self.state == State::Starting { overdue: false }
     }
 
+    /// Whether main was known once.
+    pub fn has_followed(&self) -> bool {
+        self.followed
+    }
+
     /// Takes one event.
     pub fn handle(&mut self, event: Event) -> Option<Action> {
         use State::*;
@@ -111,7 +116,7 @@ impl Core {
                 self.clear(Duration::ZERO, false, 111, false)
             }
             (Starting { .. } | Searching | Watching, Event::Signal(number)) => {
-                self.told_to_end |= matches!(number, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT);
+                self.told_to_end |= asks_to_end(number);
                 Some(Action::Send(number))
             }
             (Starting { overdue: false }, Event::LimitOver) => {

@@ -95,7 +95,7 @@ fn subreaper() -> Result<(), Die> {
 
 /// Whether the user wants what main leaves behind kept (spec/forking-daemons.md 5).
 fn keep_members() -> bool {
-    files::exists(c"flag-keep-members") || files::exists(c"data/s6-rs/flag-keep-members")
+    files::extension(c"flag-keep-members", c"data/s6-rs/flag-keep-members").is_some()
 }
 
 /// Hands signals on to the inner process, ends with its code, and ends its members if it could not.
@@ -269,7 +269,9 @@ impl Inner {
                 self.handle(Event::Found);
             }
             Outcome::NoMemberLeft(failure) | Outcome::Failed(failure) => {
-                self.complaint = Some(failure.message(self.search.pid_file()));
+                if !self.core.has_followed() {
+                    self.complaint = Some(failure.message(self.search.pid_file()));
+                }
                 self.handle(Event::NoMain { code: failure.exit_code(), later: failure.status.estatus() });
             }
         }

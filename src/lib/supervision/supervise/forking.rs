@@ -12,7 +12,7 @@ use nix::unistd::{getpgid, getpgrp};
 
 use crate::error::report;
 use crate::servicedir::files;
-use crate::supervision::background::{Clearance, Failure, Limit, Outcome, PATIENCE, Search, Step, remove};
+use crate::supervision::background::{Clearance, Failure, Limit, Outcome, PATIENCE, Search, Step, asks_to_end, remove};
 use crate::sys::process::{Watch, become_subreaper};
 use crate::sys::wait::{self, WaitStatus, Which};
 use crate::sys::{Errno, Pid, fd, signal};
@@ -40,8 +40,19 @@ enum Phase {
     Searching,
     /// Main.
     Main(Watch),
-    /// Main, or the start, ended so; what is left is being ended too, with the next step then.
-    Clearing(Clearance, WaitStatus, Instant),
+    /// Main, or the start, ended so; what is left is being ended too.
+    Clearing(Clearing),
+}
+
+#[derive(Debug)]
+struct Clearing {
+    clearance: Clearance,
+    /// When its next step is due.
+    next: Instant,
+    /// How the service ended.
+    status: WaitStatus,
+    /// Whether the pid file goes too, when nobody is left to write it.
+    remove_file: bool,
 }
 
 /// The processes of one run.
@@ -50,6 +61,10 @@ pub struct Forking {
     search: Search,
     phase: Phase,
     limit: Limit,
+    /// Whether main was known once: then it ends as a service that ran, not as one that could not be started.
+    followed: bool,
+    /// Whether it was asked to end: what ends then has not forked again to reload.
+    asked_to_end: bool,
 }
 
 /// The path in the service directory's `pidfile`, if it has one that can be used.
@@ -91,7 +106,8 @@ pub fn prepare(pid_file: CString) -> Search {
 impl Forking {
     /// The parent was started; `length` is how long it and the file may take.
     pub fn begin(search: Search, parent: Pid, length: Option<Duration>) -> Self {
-        Forking { search, phase: Phase::Parent(parent), limit: Limit { since: Instant::now(), length } }
+        let limit = Limit { since: Instant::now(), length };
+        Forking { search, phase: Phase::Parent(parent), limit, followed: false, asked_to_end: false }
     }
 
     /// A child was reaped. `wanted_up`: whether a main that ends of its own accord may have forked again to reload.
@@ -118,15 +134,14 @@ impl Forking {
                 self.main_ended(now, status, wanted_up)
             }
             Phase::Searching => self.look(now),
-            Phase::Clearing(_, _, next) if *next <= now => self.clear(now),
+            Phase::Clearing(clearing) if clearing.next <= now => self.clear(now),
             Phase::Clearing(..) | Phase::Parent(_) | Phase::Main(_) => None,
         }
     }
 
     fn parent_ended(&mut self, now: Instant, status: WaitStatus) -> Option<News> {
         if status.code() != Some(0) {
-            remove(self.search.pid_file());
-            return self.end(now, status);
+            return self.clear_away(now, status, true);
         }
         self.search.parent_exited(now, self.limit);
         self.phase = Phase::Searching;
@@ -134,13 +149,10 @@ impl Forking {
     }
 
     fn main_ended(&mut self, now: Instant, status: WaitStatus, wanted_up: bool) -> Option<News> {
-        if status.code() == Some(0) && wanted_up {
+        if status.code() == Some(0) && wanted_up && !self.asked_to_end {
             self.search.main_exited(now, self.limit.length);
             self.phase = Phase::Searching;
             return self.look(now);
-        }
-        if status.signal().is_some() {
-            remove(self.search.pid_file());
         }
         self.end(now, status)
     }
@@ -151,44 +163,63 @@ impl Forking {
             Outcome::Found(main) | Outcome::FellBack(main) => {
                 let pid = main.pid();
                 self.phase = Phase::Main(main);
+                self.followed = true;
                 Some(News::MainIs(pid))
             }
+            Outcome::NoMemberLeft(failure) if self.followed => Some(News::Ended(failure.status)),
             Outcome::NoMemberLeft(failure) => {
-                self.failed(&failure);
+                self.complain(&failure);
+                remove(self.search.pid_file());
                 Some(News::Ended(failure.status))
             }
+            Outcome::Failed(failure) if self.followed => {
+                self.complain(&failure);
+                self.end(now, failure.status)
+            }
             Outcome::Failed(failure) => {
-                self.failed(&failure);
-                self.end(now, WaitStatus::exited(0))
+                self.complain(&failure);
+                self.clear_away(now, failure.status, true)
             }
         }
     }
 
-    fn failed(&self, failure: &Failure) {
+    fn complain(&self, failure: &Failure) {
         report("warning: ", &[&failure.message(self.search.pid_file())], None);
-        remove(self.search.pid_file());
     }
 
-    /// Begins to end what is left, unless it is to be kept.
+    /// Main has ended: begins to end what it left, unless that is to be kept.
     fn end(&mut self, now: Instant, status: WaitStatus) -> Option<News> {
         if files::extension(c"flag-keep-members", c"data/s6-rs/flag-keep-members").is_some() {
             return Some(News::Ended(status));
         }
+        self.clear_away(now, status, status.signal().is_some())
+    }
+
+    /// Begins to end what is left.
+    fn clear_away(&mut self, now: Instant, status: WaitStatus, remove_file: bool) -> Option<News> {
         let patience = match status.signal().map(i32::from) {
             Some(libc::SIGKILL) => Duration::ZERO,
             _ => files::limit(c"timeout-kill", None).unwrap_or(PATIENCE).min(PATIENCE),
         };
-        self.phase = Phase::Clearing(Clearance::new(now, patience), status, now);
+        let clearance = Clearance::new(now, patience);
+        self.phase = Phase::Clearing(Clearing { clearance, next: now, status, remove_file });
         self.clear(now)
     }
 
     fn clear(&mut self, now: Instant) -> Option<News> {
-        let Phase::Clearing(clearance, status, next) = &mut self.phase else { return None };
-        match clearance.step(now, self.search.others()) {
-            Step::Done => return Some(News::Ended(*status)),
-            Step::Wait(until) => *next = until,
+        let Phase::Clearing(clearing) = &mut self.phase else { return None };
+        match clearing.clearance.step(now, self.search.others()) {
+            Step::Wait(until) => {
+                clearing.next = until;
+                None
+            }
+            Step::Done => {
+                if clearing.remove_file {
+                    remove(self.search.pid_file());
+                }
+                Some(News::Ended(clearing.status))
+            }
         }
-        None
     }
 
     /// What to wait for besides SIGCHLD.
@@ -204,13 +235,20 @@ impl Forking {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Searching => self.search.deadline(),
-            Phase::Clearing(_, _, next) => Some(*next),
+            Phase::Clearing(clearing) => Some(clearing.next),
             Phase::Parent(_) | Phase::Main(_) => None,
         }
     }
 
+    /// Sends the signal by which the service is asked to end.
+    pub fn signal_down(&mut self, number: i32) {
+        self.asked_to_end = true;
+        self.signal(number);
+    }
+
     /// Sends a signal to the service, whoever it is now; one that comes in between reaches main when it is found.
     pub fn signal(&mut self, number: i32) {
+        self.asked_to_end |= asks_to_end(number);
         match &self.phase {
             Phase::Parent(parent) => self.search.signal(Some(*parent), number),
             Phase::Searching => self.search.signal(None, number),

@@ -246,7 +246,7 @@ impl Shell {
             Action::StartFinish { pid, status } => return Some(self.start_finish(pid, status)),
             Action::Send(Target::Process, number) => self.send(number),
             Action::Send(Target::Group, number) => self.send_group(number),
-            Action::SendDown => self.send(files::signal(c"down-signal").unwrap_or(libc::SIGTERM)),
+            Action::SendDown => self.send_down(files::signal(c"down-signal").unwrap_or(libc::SIGTERM)),
             Action::SendReload => self.send(files::signal(c"reload-signal").unwrap_or(libc::SIGHUP)),
             Action::ArmKill => return Some(Event::KillAfter(files::limit(c"timeout-kill", None))),
             Action::KillService => {
@@ -327,6 +327,14 @@ impl Shell {
             (Some(forking), _) => forking.signal(number),
             (None, Some(pid)) => drop(signal::kill(pid, number)),
             (None, None) => {}
+        }
+    }
+
+    /// A signal to the main process that asks it to end.
+    fn send_down(&mut self, number: i32) {
+        match &mut self.forking {
+            Some(forking) => forking.signal_down(number),
+            None => self.send(number),
         }
     }
 
