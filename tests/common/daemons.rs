@@ -151,7 +151,7 @@ fn has_pid_file(home: &Home) -> bool {
 pub static DAEMONS: &[Daemon] = &[
     Daemon {
         name: "nginx",
-        package: "nginx-light",
+        package: "nginx",
         program: "/usr/sbin/nginx",
         configure: |home| {
             let conf = home.write(
