@@ -75,7 +75,7 @@ impl<F> Inbox<F> {
         if rest.len() < length {
             return self.unless_more_fds_than(fds);
         }
-        if self.fds.len() < fds {
+        if self.fds.len() < fds || rest.len() == length && self.fds.len() > fds {
             return Err(Errno::EPROTO);
         }
         let start = self.taken + HEADER;
@@ -227,6 +227,7 @@ mod tests {
         for (header, fds, complete) in [
             (&b"\0\0\0\0\0\x01"[..], 0, true), // announced, did not come
             (b"", 1, true),                    // no message
+            (b"\0\0\0\0\0\x01", 2, true),      // more than announced
             (b"\0\0\0\x05\0\x01", 2, true),    // more than announced, message incomplete
             (b"\0\0\0\x05\0\xfe", 0, true),    // more than a message can have
             (b"\x7f\0\0\0\0\0", 0, true),      // longer than allowed

@@ -6,6 +6,7 @@
 
 pub mod daemons;
 pub mod fake;
+pub mod holder;
 pub mod service;
 pub mod user;
 

@@ -75,6 +75,9 @@ fn run(args: Args) -> Result<Exit, Die> {
     }
     fd::open_missing_standard().or_die("open", "/dev/null")?;
     let rules = source.open().or_die("open", source.path())?;
+    if !socket::is_listening(STDIN) {
+        return Err(die!(111, "standard input is a socket that does not listen"));
+    }
     fd::set_nonblocking(STDIN, true).or_die("prepare", "the socket")?;
     signal::neutralise(Signal::SIGPIPE).or_die("trap", "signals")?;
     signal::trap(&[Signal::SIGTERM, Signal::SIGHUP]).or_die("trap", "signals")?;

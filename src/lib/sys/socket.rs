@@ -158,6 +158,11 @@ pub fn is_socket(fd: impl AsFd) -> bool {
     nix::sys::stat::fstat(fd).is_ok_and(|s| s.st_mode & libc::S_IFMT == libc::S_IFSOCK)
 }
 
+/// Whether it is a socket that takes connections.
+pub fn is_listening(fd: impl AsFd) -> bool {
+    nix::sys::socket::getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
