@@ -36,6 +36,7 @@ pub mod fdholder;
 pub mod instance;
 pub mod local;
 pub mod log;
+pub mod multicall;
 pub mod notify;
 pub mod programs;
 pub mod readiness;

@@ -1,6 +1,5 @@
 //! Where every program begins: the C `main` of [`program!`](crate::program) lands here.
 
-use std::ffi::CStr;
 use std::sync::OnceLock;
 
 use libc::{c_char, c_int};
@@ -17,26 +16,17 @@ pub fn program() -> &'static Program {
     PROGRAM.get().copied().unwrap_or(&NONE)
 }
 
-/// Runs `program` with the arguments of a C `main` and ends the process with its exit code.
+/// Runs the program that `choose` makes of the command line of a C `main`, and ends the process with its exit code.
 ///
 /// # Safety
 /// To be called once, from `main`, with the argc and argv that `main` was given.
-pub unsafe fn start(program: &'static Program, argc: c_int, argv: *const *const c_char) -> ! {
-    // SAFETY: the caller hands on what the C runtime gave it.
-    unsafe { start_skipping(program, argc, argv, 0) }
-}
-
-/// As [`start`], leaving out the first `skip` words: `s6-rs svc -u dir` runs svc with `svc -u dir`.
-///
-/// # Safety
-/// As [`start`]; `skip` is less than `argc`, or both are 0.
-pub unsafe fn start_skipping(program: &'static Program, argc: c_int, argv: *const *const c_char, skip: usize) -> ! {
-    let _ = PROGRAM.set(program);
-    catch_panics();
+pub unsafe fn start(choose: fn(Args) -> (&'static Program, Args), argc: c_int, argv: *const *const c_char) -> ! {
     // SAFETY: argv of main is null-terminated and lives as long as the process; argc may be 0 with a null argv[0].
     let argv: &'static [CPtr<'static>] = if argc > 0 { unsafe { cptr::slice_from_raw(argv) } } else { &[CPtr::NULL] };
-    let argv = &argv[skip..];
-    let code = match (program.run)(Args::new(argv)) {
+    let (program, args) = choose(Args::new(argv));
+    let _ = PROGRAM.set(program);
+    catch_panics();
+    let code = match (program.run)(args) {
         Ok(Exit::Code(code)) => code,
         Ok(Exit::Signal(number)) => super::signal::end_by(number),
         Ok(Exit::Exec(exec)) => {
@@ -75,19 +65,6 @@ fn catch_panics() {
 pub fn end(code: u8) -> ! {
     // SAFETY: _exit takes any int and does not return.
     unsafe { libc::_exit(code.into()) }
-}
-
-/// The name under which a multi-call binary was called: the last component of the first word.
-///
-/// # Safety
-/// As [`start`].
-pub unsafe fn called_as(argc: c_int, argv: *const *const c_char, word: usize) -> Option<&'static [u8]> {
-    if usize::try_from(argc).unwrap_or(0) <= word {
-        return None;
-    }
-    // SAFETY: word < argc, so argv[word] is a C string that lives as long as the process.
-    let name: &'static CStr = unsafe { CStr::from_ptr(*argv.add(word)) };
-    name.to_bytes().rsplit(|&b| b == b'/').next()
 }
 
 impl Die {
