@@ -2,6 +2,11 @@
 
 use std::path::Path;
 
+/// The programs, and the one file that has them all.
+fn programs() -> impl Iterator<Item = &'static s6::error::Program> {
+    s6::programs::all().chain([&s6::multicall::PROGRAM])
+}
+
 /// Whether one of the sections has a page of that name.
 fn man_page(name: &str) -> Option<String> {
     ["1", "8"].iter().find_map(|section| {
@@ -14,9 +19,8 @@ fn every_program_has_its_file_in_src_bin() {
     let mut files: Vec<String> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin"))
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
-        .filter(|name| name != "s6-rs")
         .collect();
-    let mut programs: Vec<String> = s6::programs::all().map(|p| p.name.to_owned()).collect();
+    let mut programs: Vec<String> = programs().map(|p| p.name.to_owned()).collect();
     files.sort();
     programs.sort();
     assert_eq!(files, programs);
@@ -35,7 +39,7 @@ fn letters(synopsis: &str) -> std::collections::BTreeSet<char> {
 
 #[test]
 fn every_program_has_a_man_page_that_names_its_options() {
-    for program in s6::programs::all() {
+    for program in programs() {
         let page = man_page(program.name).unwrap_or_else(|| panic!("doc/man/{} is missing", program.name));
         for letter in letters(program.usage) {
             let named = page.lines().any(|line| {
@@ -52,7 +56,7 @@ fn every_program_has_a_man_page_that_names_its_options() {
 #[test]
 fn every_program_has_its_line_in_the_readme() {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    for program in s6::programs::all() {
+    for program in programs() {
         assert!(readme.contains(&format!("| `{}` |", program.name)), "README.md: no row for {}", program.name);
     }
 }
