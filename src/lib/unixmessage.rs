@@ -108,7 +108,7 @@ impl Inbox {
         let before = self.bytes.len();
         self.bytes.resize(before + room, 0);
         let received = scm::receive(socket, &mut self.bytes[before..], &mut self.fds);
-        self.bytes.truncate(before + received.map_or(0, |r| r.length));
+        self.bytes.truncate(before + received.as_ref().map_or(0, |r| r.length));
         match received? {
             received if received.foreign || received.sender.is_some() => Err(Errno::EPROTO),
             received => Ok(received.length),

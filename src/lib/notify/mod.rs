@@ -6,6 +6,7 @@ pub mod helper;
 pub mod notifyoncheck;
 pub mod socket_from_fd;
 pub mod grammar;
+pub mod store;
 
 use crate::error::Program;
 

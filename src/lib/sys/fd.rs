@@ -265,10 +265,54 @@ pub fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> 
     }
 }
 
+/// Whether both refer to one open file: duplicates do, two open() of one path do not. Where the kernel does not tell
+/// (kcmp is Linux's, and may be forbidden): the same inode opened in the same way, and never for devices.
+pub fn is_same_file(one: impl AsFd, other: impl AsFd) -> bool {
+    let (one, other) = (one.as_fd(), other.as_fd());
+    #[cfg(target_os = "linux")]
+    {
+        const KCMP_FILE: libc::c_int = 0;
+        let here = nix::unistd::getpid().as_raw();
+        // SAFETY: kcmp takes five integers.
+        let order = unsafe { libc::syscall(libc::SYS_kcmp, here, here, KCMP_FILE, one.as_raw_fd(), other.as_raw_fd()) };
+        if order >= 0 {
+            return order == 0;
+        }
+    }
+    looks_the_same(one, other).unwrap_or(false)
+}
+
+fn looks_the_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let (a, b) = (nix::sys::stat::fstat(one)?, nix::sys::stat::fstat(other)?);
+    let device = matches!(a.st_mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK);
+    let flags = || Ok::<_, Errno>(fcntl(one, FcntlArg::F_GETFL)? == fcntl(other, FcntlArg::F_GETFL)?);
+    Ok(!device && (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino) && flags()?)
+}
+
 /// The start of a file, up to `buffer`'s length, for the small files of service directories.
 pub fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
     let file = open_file(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?;
     // A regular file is read in one piece, and for anything else one piece must do.
     let filled = read(&file, buffer)?;
     Ok(&buffer[..filled])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicates_are_the_same_file_and_another_open_is_not() {
+        let base = tempfile::NamedTempFile::new().unwrap();
+        let copy = duplicate(base.as_file(), 3).unwrap();
+        let other = base.reopen().unwrap();
+        let (reader, writer) = pipe().unwrap();
+        assert!(is_same_file(base.as_file(), &copy));
+        assert!(!is_same_file(&reader, &writer));
+        assert!(!is_same_file(&other, &copy) || cfg!(not(target_os = "linux")));
+        assert_eq!(looks_the_same(reader.as_fd(), writer.as_fd()), Ok(false));
+        assert_eq!(looks_the_same(base.as_fd(), copy.as_fd()), Ok(true));
+        let null = open_file(c"/dev/null", OFlag::O_RDWR, 0).unwrap();
+        assert_eq!(looks_the_same(null.as_fd(), null.as_fd()), Ok(false));
+    }
 }

@@ -9,8 +9,12 @@ use super::{Errno, Pid};
 /// The most descriptors that the kernel passes in one message.
 pub const MAX_FDS: usize = 253;
 
-/// Room for [`MAX_FDS`] descriptors and for the credentials of a sender.
-const CONTROL: usize = space(MAX_FDS * size_of::<RawFd>()) + space(64);
+/// Room for [`MAX_FDS`] descriptors, for the credentials of a sender and for its pidfd.
+const CONTROL: usize = space(MAX_FDS * size_of::<RawFd>()) + space(64) + space(size_of::<RawFd>());
+
+/// The control message with the pidfd of the sender.
+#[cfg(target_os = "linux")]
+const SCM_PIDFD: libc::c_int = 4;
 
 /// CMSG_SPACE as a constant: no system pads more than this.
 const fn space(data: usize) -> usize {
@@ -21,7 +25,7 @@ const fn space(data: usize) -> usize {
 struct Control([u8; CONTROL]);
 
 /// What one receive brought, beside its bytes and descriptors.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct Received {
     /// Bytes in the buffer; 0 is the end of a stream, or an empty datagram.
     pub length: usize,
@@ -29,6 +33,8 @@ pub struct Received {
     pub cut: bool,
     /// Who sent it, if the socket has SO_PASSCRED (Linux).
     pub sender: Option<Sender>,
+    /// Its pidfd, if the socket has SO_PASSPIDFD (Linux) and it was there when the message was read.
+    pub pidfd: Option<OwnedFd>,
     /// Whether control data came that is neither descriptors nor credentials.
     pub foreign: bool,
 }
@@ -47,6 +53,16 @@ pub struct Sender {
 /// Sends bytes and up to [`MAX_FDS`] descriptors (EINVAL beyond) in one message; what is left of the bytes after a
 /// short write is to be sent without descriptors. A peer that is gone is an EPIPE, never a SIGPIPE.
 pub fn send(socket: impl AsFd, bytes: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> Result<usize, Errno> {
+    send_as(socket, bytes, fds, None)
+}
+
+/// As [`send`], in the name of another process (Linux; elsewhere `sender` means nothing). EPERM for who may not.
+pub fn send_as(
+    socket: impl AsFd,
+    bytes: &[IoSlice<'_>],
+    fds: &[BorrowedFd<'_>],
+    sender: Option<Sender>,
+) -> Result<usize, Errno> {
     if fds.len() > MAX_FDS {
         return Err(Errno::EINVAL);
     }
@@ -56,24 +72,48 @@ pub fn send(socket: impl AsFd, bytes: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) ->
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = bytes.as_ptr().cast_mut().cast();
     message.msg_iovlen = bytes.len() as _;
+    let mut parts = Parts { control: &mut control, filled: 0 };
     if !fds.is_empty() {
-        let size = size_of_val(fds) as libc::c_uint;
+        // A BorrowedFd has the representation of a descriptor number.
+        parts.add(libc::SCM_RIGHTS, fds);
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(Sender { pid, uid, gid }) = sender {
+        parts.add(libc::SCM_CREDENTIALS, &[libc::ucred { pid: pid.as_raw(), uid, gid }]);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = sender;
+    if parts.filled > 0 {
+        message.msg_controllen = parts.filled as _;
         message.msg_control = control.0.as_mut_ptr().cast();
-        // SAFETY: CMSG_SPACE and CMSG_LEN only compute. The control buffer is aligned and has room for one header
-        // and MAX_FDS descriptors, so CMSG_FIRSTHDR is not null and the data lies within the buffer.
-        unsafe {
-            message.msg_controllen = libc::CMSG_SPACE(size) as _;
-            let header = libc::CMSG_FIRSTHDR(&message);
-            (*header).cmsg_level = libc::SOL_SOCKET;
-            (*header).cmsg_type = libc::SCM_RIGHTS;
-            (*header).cmsg_len = libc::CMSG_LEN(size) as _;
-            let data = libc::CMSG_DATA(header).cast::<RawFd>();
-            for (i, fd) in fds.iter().enumerate() {
-                data.add(i).write_unaligned(fd.as_raw_fd());
-            }
-        }
     }
     retry(|| sendmsg(socket.as_fd(), &message)).map(|sent| sent as usize)
+}
+
+/// Control data under construction.
+struct Parts<'a> {
+    control: &'a mut Control,
+    filled: usize,
+}
+
+impl Parts<'_> {
+    /// Appends one message of level SOL_SOCKET.
+    fn add<T: Copy>(&mut self, kind: libc::c_int, data: &[T]) {
+        let size = size_of_val(data) as libc::c_uint;
+        // SAFETY: both only compute.
+        let (space, length) = unsafe { (libc::CMSG_SPACE(size) as usize, libc::CMSG_LEN(size)) };
+        let room = &mut self.control.0[self.filled..][..space];
+        // SAFETY: the room is aligned, since the buffer and every CMSG_SPACE are, and holds a header followed by
+        // `size` bytes, at the place that CMSG_DATA names.
+        unsafe {
+            let header = room.as_mut_ptr().cast::<libc::cmsghdr>();
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = kind;
+            (*header).cmsg_len = length as _;
+            libc::CMSG_DATA(header).copy_from_nonoverlapping(data.as_ptr().cast(), size as usize);
+        }
+        self.filled += space;
+    }
 }
 
 /// The system call itself: musl's function refuses control data above 1024 bytes, which is 252 descriptors.
@@ -112,7 +152,7 @@ pub fn receive(
     })?;
     let complete = message.msg_flags & libc::MSG_CTRUNC == 0;
     let cut = message.msg_flags & libc::MSG_TRUNC != 0;
-    let mut received = Received { length: length as usize, cut, sender: None, foreign: false };
+    let mut received = Received { length: length as usize, cut, sender: None, pidfd: None, foreign: false };
     // SAFETY: recvmsg filled the control buffer and set msg_controllen to what it used; CMSG_FIRSTHDR and
     // CMSG_NXTHDR stay within that, and each header's cmsg_len says how much data follows it.
     unsafe {
@@ -131,6 +171,12 @@ pub fn receive(
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if size >= size_of::<libc::ucred>() => {
                     let libc::ucred { pid, uid, gid } = data.cast::<libc::ucred>().read_unaligned();
                     received.sender = Some(Sender { pid: Pid::from_raw(pid), uid, gid });
+                }
+                #[cfg(target_os = "linux")]
+                (libc::SOL_SOCKET, SCM_PIDFD) if size >= size_of::<RawFd>() => {
+                    // An error number, below zero, stands for a sender that is gone.
+                    let number = data.cast::<RawFd>().read_unaligned();
+                    received.pidfd = (number >= 0).then(|| OwnedFd::from_raw_fd(number));
                 }
                 _ => received.foreign = true,
             }
@@ -196,10 +242,25 @@ mod tests {
     fn the_sender_is_known_to_who_asks() {
         let (here, there) = socket::pair().unwrap();
         nix::sys::socket::setsockopt(&there, nix::sys::socket::sockopt::PassCred, &true).unwrap();
-        send(&here, &slices(b"x"), &[here.as_fd(); 3]).unwrap();
+        let knows_pidfds = socket::pass_pidfd(&there).is_ok();
+        send(&here, &slices(b"x"), &[here.as_fd(); MAX_FDS]).unwrap();
         let mut fds = Vec::new();
         let received = receive(&there, &mut [0; 1], &mut fds).unwrap();
         assert_eq!(received.sender.unwrap().pid, nix::unistd::getpid());
-        assert_eq!((fds.len(), received.foreign), (3, false));
+        assert_eq!(received.pidfd.is_some(), knows_pidfds);
+        assert_eq!((fds.len(), received.foreign), (MAX_FDS, false));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_sender_may_name_itself_beside_its_descriptors() {
+        let (here, there) = socket::pair().unwrap();
+        nix::sys::socket::setsockopt(&there, nix::sys::socket::sockopt::PassCred, &true).unwrap();
+        let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+        let sender = Sender { pid: nix::unistd::getpid(), uid, gid };
+        send_as(&here, &slices(b"x"), &[here.as_fd(); MAX_FDS], Some(sender)).unwrap();
+        let mut fds = Vec::new();
+        let received = receive(&there, &mut [0; 1], &mut fds).unwrap();
+        assert_eq!((received.sender, fds.len()), (Some(sender), MAX_FDS));
     }
 }

@@ -63,6 +63,18 @@ pub fn bind_anywhere(_socket: impl AsFd) -> Result<Vec<u8>, Errno> {
     Err(Errno::EAFNOSUPPORT)
 }
 
+/// Asks for the pidfd of the sender with every message. ENOPROTOOPT before Linux 6.5.
+#[cfg(target_os = "linux")]
+pub fn pass_pidfd(socket: impl AsFd) -> Result<(), Errno> {
+    let on: libc::c_int = 1;
+    let (number, size) = (socket.as_fd().as_raw_fd(), size_of_val(&on) as libc::socklen_t);
+    // SAFETY: the option is one int, whose address and size are given.
+    super::check(unsafe {
+        libc::setsockopt(number, libc::SOL_SOCKET, libc::SO_PASSPIDFD, std::ptr::from_ref(&on).cast(), size)
+    })
+    .map(drop)
+}
+
 /// Connects a socket.
 pub fn connect(socket: impl AsFd, to: &UnixAddr) -> Result<(), Errno> {
     retry(|| nix::sys::socket::connect(socket.as_fd().as_raw_fd(), to))
