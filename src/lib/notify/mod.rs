@@ -5,6 +5,7 @@ pub mod fd_from_socket;
 pub mod helper;
 pub mod notifyoncheck;
 pub mod socket_from_fd;
+pub mod client;
 pub mod grammar;
 pub mod store;
 

@@ -143,6 +143,21 @@ impl Watch {
     }
 }
 
+/// The inode of a process's pidfd, which no other process ever has; `None` where there are no such (Linux before 6.9
+/// gives all of them one number, which says nothing).
+pub fn pidfd_inode(pid: Pid) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let watch = Watch::open(pid).ok()?;
+        Some(nix::sys::stat::fstat(watch.as_fd()).ok()?.st_ino)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        None
+    }
+}
+
 /// What the process table says of one process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
