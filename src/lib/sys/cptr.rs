@@ -19,6 +19,14 @@ impl<'a> CPtr<'a> {
         CPtr(text.as_ptr(), PhantomData)
     }
 
+    /// Points at a C string that may yet change.
+    ///
+    /// # Safety
+    /// The string ends with a NUL whenever it is read, and lives for `'a`.
+    pub(super) const unsafe fn from_raw(text: *const c_char) -> Self {
+        CPtr(text, PhantomData)
+    }
+
     /// The string, or `None` for the end mark.
     pub fn get(self) -> Option<&'a CStr> {
         // SAFETY: a CPtr is null or was made from a CStr, or from a kernel-given argv, that lives for 'a.

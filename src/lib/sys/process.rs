@@ -149,7 +149,7 @@ pub fn pidfd_inode(pid: Pid) -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
         let watch = Watch::open(pid).ok()?;
-        Some(nix::sys::stat::fstat(watch.as_fd()).ok()?.st_ino)
+        Some(nix::sys::stat::fstat(watch.fd()?).ok()?.st_ino)
     }
     #[cfg(not(target_os = "linux"))]
     {

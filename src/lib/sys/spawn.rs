@@ -5,6 +5,7 @@
 //! and a close-on-exec pipe do the same. The child runs `Child::become_program`, which neither allocates nor
 //! takes locks.
 
+use std::cell::UnsafeCell;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
@@ -24,6 +25,49 @@ impl<'a> Redirect<'a> {
     /// `from` here, `to` there.
     pub fn new(from: BorrowedFd<'a>, to: RawFd) -> Self {
         Redirect { from, to }
+    }
+}
+
+/// `NAME=pid` for the environment of a child, which writes its number in by itself: only it knows in time, and in a new
+/// PID namespace its number is not the one that the parent sees.
+#[derive(Debug)]
+pub struct OwnPid {
+    text: UnsafeCell<[u8; OwnPid::SIZE]>,
+    /// Bytes of `NAME=`.
+    prefix: usize,
+}
+
+impl OwnPid {
+    const SIZE: usize = 32;
+    /// Digits of the highest process number, and a NUL.
+    const DIGITS: usize = 11;
+
+    /// For a variable of this name, of at most 20 characters.
+    pub fn new(name: &str) -> OwnPid {
+        let mut text = [0; OwnPid::SIZE];
+        let prefix = name.len() + 1;
+        assert!(prefix + OwnPid::DIGITS <= OwnPid::SIZE, "too long a name");
+        text[..prefix - 1].copy_from_slice(name.as_bytes());
+        text[prefix - 1] = b'=';
+        OwnPid { text: UnsafeCell::new(text), prefix }
+    }
+
+    /// The entry of the environment. What comes after the `=` is for the child alone to see.
+    pub fn entry(&self) -> CPtr<'_> {
+        // SAFETY: the array ends with a NUL, and lives as long as self is borrowed.
+        unsafe { CPtr::from_raw(self.text.get().cast()) }
+    }
+
+    /// In the child: writes its number. Async-signal-safe.
+    fn fill(&self) {
+        let digits = crate::text::decimal(nix::unistd::getpid().as_raw() as u64);
+        let digits = digits.as_c_str().to_bytes_with_nul();
+        // SAFETY: nobody borrows the text: it is only ever given out as a raw pointer. The digits of a process number
+        // fit, as new() has made sure.
+        unsafe {
+            let place = self.text.get().cast::<u8>().add(self.prefix);
+            place.copy_from_nonoverlapping(digits.as_ptr(), digits.len().min(OwnPid::DIGITS));
+        }
     }
 }
 
@@ -48,7 +92,9 @@ pub struct Spawn<'a> {
     pub argv: &'a [CPtr<'a>],
     /// Environment, with its end mark.
     pub env: &'a [CPtr<'a>],
-    /// Descriptors that are moved.
+    /// Entries of `env` that the child fills with its own number.
+    pub own_pid: &'a [OwnPid],
+    /// Descriptors that are moved, to different numbers.
     pub redirects: &'a [Redirect<'a>],
     /// Session of the child.
     pub session: Session,
@@ -65,6 +111,7 @@ impl<'a> Spawn<'a> {
             file: argv.first().and_then(|p| p.get()).unwrap_or(c""),
             argv,
             env: super::env::environ_list(),
+            own_pid: &[],
             redirects: &[],
             session: Session::Inherit,
             directory: None,
@@ -74,10 +121,20 @@ impl<'a> Spawn<'a> {
 
     /// Starts the child. An error of any step in it, exec included, is this call's error, and no child is left.
     pub fn start(&self) -> Result<Pid, Errno> {
+        let (mut few, mut many) = ([0; FEW], Vec::new());
+        let sources = match few.get_mut(..self.redirects.len()) {
+            Some(few) => few,
+            None => {
+                many.resize(self.redirects.len(), 0);
+                &mut many[..]
+            }
+        };
+        sources.iter_mut().zip(self.redirects).for_each(|(source, redirect)| *source = redirect.from.as_raw_fd());
         // Nothing may be delivered to the child before it has dropped our handlers: it shares our memory.
         let before = signal::SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)?;
         let result = make_child(&mut Child {
             spawn: self,
+            sources,
             search_path: exec::search_path(),
             #[cfg(target_os = "linux")]
             failure: None,
@@ -87,9 +144,14 @@ impl<'a> Spawn<'a> {
     }
 }
 
+/// Redirects that take no memory from the heap.
+const FEW: usize = 8;
+
 /// What the child works from.
 struct Child<'a> {
     spawn: &'a Spawn<'a>,
+    /// Where the redirected descriptors are, as the child moves them.
+    sources: &'a mut [RawFd],
     search_path: &'static [u8],
     /// Why the child could not become the program; it writes this into our memory.
     #[cfg(target_os = "linux")]
@@ -98,7 +160,7 @@ struct Child<'a> {
 
 impl Child<'_> {
     /// Runs in the child; returns only on failure.
-    fn become_program(&self) -> Errno {
+    fn become_program(&mut self) -> Errno {
         let spawn = self.spawn;
         if spawn.session == Session::New {
             let _ = nix::unistd::setsid();
@@ -108,29 +170,31 @@ impl Child<'_> {
         {
             return errno;
         }
-        if let Err(errno) = redirect(spawn.redirects) {
+        if let Err(errno) = redirect(spawn.redirects, self.sources) {
             return errno;
         }
+        spawn.own_pid.iter().for_each(OwnPid::fill);
         signal::reset_in_child();
         exec::exec_in(self.search_path, spawn.file, spawn.argv, spawn.env)
     }
 }
 
-/// Moves the descriptors. A source that another move overwrites is first copied out of the way, above every number
-/// in the list; the copies are close-on-exec.
-fn redirect(list: &[Redirect<'_>]) -> Result<(), Errno> {
-    let source = |i: usize| list[i].from.as_raw_fd();
-    let above = (0..list.len()).map(|i| source(i).max(list[i].to)).max().unwrap_or(0) + 1;
-    let endangered = |i: usize| list.iter().enumerate().any(|(j, other)| j != i && other.to == source(i));
-    for i in (0..list.len()).filter(|&i| endangered(i)) {
-        duplicate_to(source(i), above + i as RawFd)?;
-        super::fd::set_cloexec(above + i as RawFd, true)?;
-    }
-    for (i, Redirect { to, .. }) in list.iter().enumerate() {
-        match if endangered(i) { above + i as RawFd } else { source(i) } {
-            from if from == *to => super::fd::set_cloexec(from, false)?,
-            from => duplicate_to(from, *to)?,
+/// Moves the descriptors, one after the other. What is still needed at a place that is overwritten is first copied out
+/// of the way, above every number in the list; such copies are close-on-exec.
+fn redirect(list: &[Redirect<'_>], sources: &mut [RawFd]) -> Result<(), Errno> {
+    let above = list.iter().map(|redirect| redirect.to).max().unwrap_or(0) + 1;
+    for (i, &Redirect { to, .. }) in list.iter().enumerate() {
+        let (now, later) = sources.split_at_mut(i + 1);
+        if now[i] == to {
+            super::fd::set_cloexec(to, false)?;
+            continue;
         }
+        if later.contains(&to) {
+            // SAFETY: F_DUPFD_CLOEXEC touches no memory.
+            let copy = Errno::result(unsafe { libc::fcntl(to, libc::F_DUPFD_CLOEXEC, above) })?;
+            later.iter_mut().filter(|source| **source == to).for_each(|source| *source = copy);
+        }
+        duplicate_to(now[i], to)?;
     }
     Ok(())
 }
@@ -233,6 +297,62 @@ fn make_child(child: &mut Child<'_>) -> Result<Pid, Errno> {
                 }
                 _ => Ok(pid),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{fd, wait};
+    use super::*;
+    use std::os::fd::{AsFd, OwnedFd};
+
+    /// The child tells which of our files it has at each of these numbers; its answer.
+    fn seen(redirects: &[Redirect<'_>], script: &CStr, own_pid: &[OwnPid], namespace: bool) -> Result<String, Errno> {
+        let (reader, writer) = fd::pipe().unwrap();
+        let mut list = redirects.to_vec();
+        list.push(Redirect::new(writer.as_fd(), 1));
+        let argv = [CPtr::new(c"sh"), CPtr::new(c"-c"), CPtr::new(script), CPtr::NULL];
+        let env: Vec<CPtr<'_>> = own_pid.iter().map(OwnPid::entry).chain([CPtr::NULL]).collect();
+        let (redirects, new_pid_namespace) = (&list[..], namespace);
+        let spawn = Spawn { env: &env, own_pid, redirects, new_pid_namespace, ..Spawn::new(&argv) };
+        let pid = spawn.start()?;
+        drop(writer);
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+        while let Ok(count @ 1..) = fd::read(&reader, &mut buffer) {
+            answer.extend_from_slice(&buffer[..count]);
+        }
+        wait::wait_for(pid).unwrap();
+        Ok(String::from_utf8(answer).unwrap().replace(&pid.to_string(), "PID"))
+    }
+
+    #[test]
+    fn descriptors_arrive_at_their_places_whatever_was_there() {
+        let base = tempfile::tempdir().unwrap();
+        let files: Vec<OwnedFd> =
+            (0..40).map(|n| std::fs::File::create(base.path().join(format!("f{n}"))).unwrap().into()).collect();
+        // Places that are sources of others: turned around, shifted up, shifted down, and one file at two places.
+        let first = files[0].as_raw_fd();
+        let orders: [fn(usize) -> usize; 4] = [|i| 39 - i, |i| (i + 1) % 40, |i| (i + 39) % 40, |i| i / 2];
+        for order in orders {
+            let list: Vec<Redirect<'_>> =
+                (0..40).map(|i| Redirect::new(files[order(i)].as_fd(), first + i as RawFd)).collect();
+            let last = first + 39;
+            let script = format!("n={first}; while [ $n -le {last} ]; do readlink /proc/self/fd/$n; n=$((n+1)); done");
+            let answer = seen(&list, &std::ffi::CString::new(script).unwrap(), &[], false).unwrap();
+            let names: Vec<&str> = answer.lines().map(|line| line.rsplit('/').next().unwrap()).collect();
+            assert_eq!(names, (0..40).map(|i| format!("f{}", order(i))).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_child_knows_its_own_number() {
+        let own = [OwnPid::new("LISTEN_PID"), OwnPid::new("WATCHDOG_PID")];
+        let script = c"echo $$ $LISTEN_PID $WATCHDOG_PID";
+        assert_eq!(seen(&[], script, &own, false), Ok("PID PID PID\n".into()));
+        match seen(&[], script, &own, true) {
+            Ok(answer) => assert_eq!(answer, "1 1 1\n"),
+            Err(errno) => eprintln!("skipped: no new PID namespace ({errno})"),
         }
     }
 }
