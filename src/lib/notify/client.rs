@@ -21,7 +21,7 @@
 
 use std::ffi::{CString, OsString};
 use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -163,6 +163,8 @@ fn send_datagram(socket: &OwnedFd, pid: Option<Pid>, state: &[u8], fds: &[Borrow
 
 #[cfg(target_os = "linux")]
 mod vsock {
+    use std::os::fd::AsRawFd;
+
     use nix::sys::socket::{
         AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, VsockAddr, bind, connect, send as transmit, shutdown,
         socket,
@@ -281,6 +283,8 @@ pub fn monotonic_usec() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_os = "linux")]
+    use std::os::fd::AsRawFd;
 
     fn environment<'a>(list: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<Vec<u8>> + 'a {
         move |name| list.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_bytes().to_vec())

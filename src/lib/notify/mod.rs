@@ -7,6 +7,7 @@ pub mod notifyoncheck;
 pub mod socket_from_fd;
 pub mod client;
 pub mod grammar;
+pub mod receiver;
 pub mod store;
 
 use crate::error::Program;

@@ -57,6 +57,18 @@ impl Watch {
         }
     }
 
+    /// Watches `pid` by a pidfd of it.
+    #[cfg(target_os = "linux")]
+    pub fn of(pid: Pid, pidfd: std::os::fd::OwnedFd) -> Result<Watch, Errno> {
+        Ok(Watch { pid, fd: Some(pidfd) })
+    }
+
+    /// Watches `pid`. There are no pidfds here.
+    #[cfg(not(target_os = "linux"))]
+    pub fn of(pid: Pid, _: std::os::fd::OwnedFd) -> Result<Watch, Errno> {
+        Watch::open(pid)
+    }
+
     /// Starts to watch `pid`. ESRCH when there is no such process (any more).
     #[cfg(not(target_os = "linux"))]
     pub fn open(pid: Pid) -> Result<Watch, Errno> {
@@ -141,6 +153,16 @@ impl Watch {
         let got = self.fd.as_ref()?.kevent(&[], &mut list, Some(now)).ok()?;
         (got == 1).then(|| WaitStatus::from_raw(list[0].data() as i32))
     }
+}
+
+/// The process of a pidfd; `None` if it is none, or its process is gone or out of sight.
+pub fn of_pidfd(pidfd: BorrowedFd<'_>) -> Option<Pid> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fdinfo/{}\0", pidfd.as_raw_fd());
+    let mut buffer = [0; 512];
+    let info = super::fd::read_file(std::ffi::CStr::from_bytes_with_nul(path.as_bytes()).ok()?, &mut buffer).ok()?;
+    let number = info.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Pid:"))?.trim_ascii();
+    crate::text::parse_u32(number).filter(|&pid| pid > 0).map(|pid| Pid::from_raw(pid as i32))
 }
 
 /// The inode of a process's pidfd, which no other process ever has; `None` where there are no such (Linux before 6.9
