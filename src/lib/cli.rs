@@ -1,11 +1,12 @@
-//! Command lines: the two option grammars of the suite, over lexopt.
+//! Command lines: the option grammars of the suite, over lexopt.
 //!
 //! * classic: one-letter options, clustered (`-ud`), an argument attached or in the next word, whatever that is;
 //!   any `--word` is wrong usage.
 //! * long: also `--name` and `--name=value`, never `--name value`; a one-letter option whose argument is missing, or
 //!   is exactly `--`, is taken as not given.
+//! * gnu: only `--name`, `--name=value` and `--name value`, for what stands in for a program that takes all of them.
 //!
-//! In both, options end at the first other word, at a lone `-`, or after `--`; nothing is ever permuted
+//! In all of them, options end at the first other word, at a lone `-`, or after `--`; nothing is ever permuted
 //! (spec/supervision.md 0, spec/events-and-fdholding.md 0).
 
 use std::ffi::{CStr, CString, OsString};
@@ -115,6 +116,8 @@ pub struct Options {
     args: Args,
     takes_value: &'static str,
     long: Option<&'static [Long]>,
+    /// Whether the value of a long option may be the next word.
+    spaced: bool,
     operands: Option<usize>,
 }
 
@@ -124,12 +127,18 @@ impl Options {
         let words = args.operands().iter().map(|a| OsString::from_vec(a.to_bytes().to_vec()));
         let mut parser = lexopt::Parser::from_args(words);
         parser.set_short_equals(false);
-        Options { parser, args, takes_value, long: None, operands: None }
+        Options { parser, args, takes_value, long: None, spaced: false, operands: None }
     }
 
     /// The long grammar.
     pub fn long(args: Args, takes_value: &'static str, long: &'static [Long]) -> Self {
         Options { long: Some(long), ..Self::classic(args, takes_value) }
+    }
+
+    /// The gnu grammar. A name that is listed twice, with a letter that takes a value and with one that does not, takes
+    /// one if it is attached.
+    pub fn gnu(args: Args, takes_value: &'static str, long: &'static [Long]) -> Self {
+        Options { spaced: true, ..Self::long(args, takes_value, long) }
     }
 
     /// The next option with its argument (empty if it takes none); `None` at the operands. A letter that the
@@ -191,9 +200,14 @@ impl Options {
     fn long_option(&mut self, name: &str) -> Result<(char, Value), Die> {
         let Some(long) = self.long else { return Err(Die::usage()) };
         let attached = self.parser.optional_value();
-        let found = long.iter().find(|(known, _)| *known == name).map(|&(_, letter)| letter);
-        match (found, attached) {
+        let mut found = long.iter().filter(|(known, _)| *known == name).map(|&(_, letter)| letter);
+        let fits = |letter: &char| self.takes_value.contains(*letter) == attached.is_some();
+        let letter = found.clone().find(fits).or(found.next());
+        match (letter, attached) {
             (Some(letter), Some(value)) if self.takes_value.contains(letter) => Ok((letter, Value(value))),
+            (Some(letter), None) if self.spaced && self.takes_value.contains(letter) => {
+                self.parser.value().map(|v| (letter, Value(v))).map_err(|_| Die::usage())
+            }
             (Some(letter), None) if !self.takes_value.contains(letter) => Ok((letter, Value(OsString::new()))),
             (Some(_), None) => Err(die!(100, "option --", name, " needs a value: --", name, "=VALUE")),
             (Some(_), Some(_)) => Err(die!(100, "option --", name, " takes no value")),
@@ -360,6 +374,22 @@ mod tests {
         assert!(block(args(&[" a", " "]).operands()).unwrap().is_none());
         let (words, rest) = block(args(&[""]).operands()).unwrap().unwrap();
         assert!(words.is_empty() && rest.is_empty());
+    }
+
+    #[test]
+    fn gnu_options_take_the_next_word_unless_the_value_is_optional() {
+        const LONG: &[Long] = &[("and", 'a'), ("timeout", 't'), ("pid", 'p'), ("pid", 'P')];
+        let cases: &[(&[&str], &str)] = &[
+            (&["--timeout", "5", "--and", "x"], "t5 a | x"),
+            (&["--timeout=5", "--timeout", "--and"], "t5 t--and | "),
+            (&["--pid", "5"], "p | 5"),
+            (&["--pid=5", "--pid=", "x"], "P5 P | x"),
+            (&["--timeout"], "error 100"),
+            (&["--and=x"], "error 100"),
+        ];
+        for (words, want) in cases {
+            assert_eq!(outcome(Options::gnu(args(words), "tP", LONG)), *want, "{words:?}");
+        }
     }
 
     #[test]
