@@ -86,6 +86,8 @@ pub enum Command {
     OnceForGood,
     /// `x`.
     Exit,
+    /// `F`.
+    EmptyStore,
 }
 
 impl Command {
@@ -117,6 +119,7 @@ impl Command {
             b'U' => Command::UpForGood,
             b'Q' => Command::OnceForGood,
             b'x' => Command::Exit,
+            b'F' => Command::EmptyStore,
             _ => return None,
         })
     }
@@ -137,6 +140,20 @@ pub enum Event {
     Forked,
     /// The service's main process is now this one.
     MainIs(i32),
+    /// The service reloads its configuration, and will say that it is ready again.
+    Reloading,
+    /// The service has reloaded its configuration, from beginning to end.
+    Reloaded,
+    /// The service goes down of its own accord.
+    Stopping,
+    /// What the service or finish is given time for may take that long from now.
+    Extend(Duration),
+    /// The service says that it works, as it must from time to time.
+    Ping,
+    /// The service says that it does not work.
+    Trigger,
+    /// From now on the service must say that it works within this time.
+    PingWithin(Option<Duration>),
     /// A letter came.
     Command(Command),
     /// SIGTERM.
@@ -153,6 +170,8 @@ pub enum Event {
         pid: i32,
         /// How long it may take to become ready.
         ready_within: Option<Duration>,
+        /// How often it must say that it works, once it is ready.
+        ping_within: Option<Duration>,
     },
     /// run could not be started now.
     StartFailed,
@@ -178,6 +197,37 @@ pub enum Target {
     Process,
     /// Its process group.
     Group,
+}
+
+/// What a service says of itself while it is up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Nothing yet.
+    Starting,
+    /// It can be used.
+    Ready,
+    /// It can be used, and reads its configuration again.
+    Reloading,
+    /// It goes down. Nothing that it says after that counts.
+    Stopping,
+}
+
+/// Why a run ended (spec/sd-notify-and-fdstore.md 4.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Outcome {
+    /// It exited 0, or was told to by SIGHUP, SIGINT, SIGTERM or SIGPIPE.
+    #[default]
+    Success,
+    /// With another code.
+    Exit,
+    /// By another signal.
+    Signal,
+    /// It did not say that it worked, or said that it did not.
+    Watchdog,
+    /// It was not ready in time.
+    TimeoutReady,
+    /// It exited 0 before it was ready.
+    Protocol,
 }
 
 /// What is to be done.
@@ -206,8 +256,10 @@ pub enum Action {
     KillFinish,
     /// Warn that the service did not become ready in time.
     NotReadyInTime,
+    /// Warn that the service does not work; send the watchdog signal, then SIGCONT.
+    SendWatchdog,
     /// Add a death to the tally.
-    RecordDeath(Tai64n, WaitStatus),
+    RecordDeath(Tai64n, WaitStatus, Outcome),
     /// Close the notification pipe: nobody is to be ready any more.
     CloseNotification,
     /// Replace the status file.
@@ -220,6 +272,10 @@ pub enum Action {
     RemoveDown,
     /// Put /dev/null in the place of stdin and stdout.
     CloseStdio,
+    /// Close all stored descriptors.
+    EmptyStore,
+    /// Warn that the store of a service that is up is not emptied.
+    RefuseToEmptyStore,
     /// Send `x` and exit.
     Leave,
 }
@@ -281,6 +337,27 @@ pub struct Core {
     ready_by: Option<Instant>,
     /// When this run became ready.
     ready_since: Option<Instant>,
+    /// What the service says of itself, while it is up.
+    phase: Phase,
+    /// How often it must say that it works.
+    ping_within: Option<Duration>,
+    /// When it must have said so. Only for a service that is ready and not on its way down.
+    ping_by: Option<Instant>,
+    /// Why it is on its way down: it was told to, or said so, or failed.
+    ending: Option<Ending>,
+    /// Another process took the place of run.
+    succeeded: bool,
+}
+
+/// Why a service that is up will not stay so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    /// Somebody wants it down, or it said that it stops.
+    Wanted,
+    /// It was not ready in time.
+    NotReady,
+    /// It did not say that it works.
+    Watchdog,
 }
 
 impl Core {
@@ -293,6 +370,11 @@ impl Core {
             kill_at: None,
             ready_by: None,
             ready_since: None,
+            phase: Phase::Starting,
+            ping_within: None,
+            ping_by: None,
+            ending: None,
+            succeeded: false,
         }
     }
 
@@ -306,11 +388,16 @@ impl Core {
         self.state
     }
 
+    /// What the service says of itself; `None` when it is not up.
+    pub fn phase(&self) -> Option<Phase> {
+        (self.state.column() == Column::Up).then_some(self.phase)
+    }
+
     /// When [`Event::Timer`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         match self.state.column() {
             Column::Down => self.start_at,
-            Column::Up => [self.kill_at, self.ready_by].into_iter().flatten().min(),
+            Column::Up => [self.kill_at, self.ready_by, self.ping_by].into_iter().flatten().min(),
             Column::Finish => self.kill_at,
         }
     }
@@ -344,40 +431,70 @@ impl Core {
             (Event::Died(status), Column::Finish) => self.finish_died(now, status, out),
 
             (Event::Ready, Column::Up) => self.became_ready(now, out),
-            (Event::Ready, Column::Down | Column::Finish) => {}
-
+            (Event::Reloading, Column::Up) => self.began_to_reload(),
+            (Event::Reloaded, Column::Up) => {
+                self.began_to_reload();
+                self.became_ready(now, out);
+            }
+            (Event::Stopping, Column::Up) => self.began_to_stop(out),
+            (Event::Ping, Column::Up) => self.wait_for_ping(now),
+            (Event::PingWithin(interval), Column::Up) => {
+                self.ping_within = interval;
+                self.wait_for_ping(now);
+            }
+            (Event::Trigger, Column::Up) => self.failed(out),
+            (Event::Extend(time), Column::Up | Column::Finish) => {
+                for deadline in [&mut self.ready_by, &mut self.kill_at, &mut self.ping_by] {
+                    *deadline = deadline.map(|at| at.max(now.clock + time));
+                }
+            }
             (Event::Forked, _) => self.ready_by = None,
             (Event::MainIs(pid), Column::Up) => {
-                self.ready_by = None;
+                self.succeeded = true;
                 self.status.pid = pid as u64;
                 out.push(Action::WriteStatus);
             }
-            (Event::MainIs(_), Column::Down | Column::Finish) => {}
+            (Event::Extend(_), Column::Down)
+            | (
+                Event::Ready
+                | Event::Reloading
+                | Event::Reloaded
+                | Event::Stopping
+                | Event::Ping
+                | Event::PingWithin(_)
+                | Event::Trigger
+                | Event::MainIs(_),
+                Column::Down | Column::Finish,
+            ) => {}
 
-            (Event::Command(command), _) => self.command(command, out),
+            (Event::Command(command), _) => self.command(now, command, out),
 
             (Event::Terminate, Column::Down) => out.push(Action::Leave),
             (Event::Terminate, Column::Up) => {
                 self.state = State::LastUp;
-                self.command(Command::Down, out);
+                self.command(now, Command::Down, out);
             }
             (Event::Terminate, Column::Finish) => {
                 if self.state == State::Finish {
-                    self.command(Command::Exit, out);
+                    self.command(now, Command::Exit, out);
                 }
             }
-            (Event::HangUp, _) => self.command(Command::Exit, out),
+            (Event::HangUp, _) => self.command(now, Command::Exit, out),
             (Event::Quit, _) | (Event::Interrupt, Column::Down) => out.push(Action::Leave),
             (Event::Interrupt, Column::Up | Column::Finish) => {
                 out.push(Action::Send(Target::Group, libc::SIGINT));
                 out.push(Action::Leave);
             }
 
-            (Event::Started { pid, ready_within }, _) => {
+            (Event::Started { pid, ready_within, ping_within }, _) => {
                 self.state = State::Up;
                 self.status = Status { stamp: now.stamp, pid: pid as u64, paused: false, ready: false, ..self.status };
                 self.start_at = None;
                 self.ready_by = ready_within.map(|limit| now.clock + limit);
+                self.phase = Phase::Starting;
+                self.ping_within = ping_within;
+                self.ending = None;
+                self.succeeded = false;
                 self.report("u", out);
             }
             (Event::StartFailed, _) => {
@@ -397,20 +514,24 @@ impl Core {
                 self.report("d", out);
             }
             (Event::NoFinish, _) => self.became_down(now, "dD", out),
-            (Event::KillAfter(limit), _) => self.kill_at = limit.map(|limit| now.clock + limit),
+            (Event::KillAfter(limit), _) => {
+                // What does not work cannot be trusted to end.
+                let least = (self.ending == Some(Ending::Watchdog)).then_some(KILL_AGAIN);
+                self.kill_at = limit.or(least).map(|limit| now.clock + limit);
+            }
         }
         *out
     }
 
     /// The commands, in the columns of the table.
-    fn command(&mut self, command: Command, out: &mut Actions) {
+    fn command(&mut self, now: Now, command: Command, out: &mut Actions) {
         use Column::{Down, Finish, Up};
         match (command, self.state.column()) {
             (Command::Signal(signal), Up) => out.push(Action::Send(Target::Process, signal)),
-            (Command::Pause, Up) => self.pause(Target::Process, true, out),
-            (Command::Continue, Up) => self.pause(Target::Process, false, out),
-            (Command::PauseGroup, Up) => self.pause(Target::Group, true, out),
-            (Command::ContinueGroup, Up) => self.pause(Target::Group, false, out),
+            (Command::Pause, Up) => self.pause(now, Target::Process, true, out),
+            (Command::Continue, Up) => self.pause(now, Target::Process, false, out),
+            (Command::PauseGroup, Up) => self.pause(now, Target::Group, true, out),
+            (Command::ContinueGroup, Up) => self.pause(now, Target::Group, false, out),
             (Command::KillGroup, Up) => out.push(Action::Send(Target::Group, libc::SIGKILL)),
             (Command::Restart, Up) => out.push(Action::SendDown),
             (Command::Reload, Up) => out.push(Action::SendReload),
@@ -445,11 +566,11 @@ impl Core {
 
             (Command::DownForGood, _) => {
                 out.push(Action::CreateDown);
-                self.command(Command::Down, out);
+                self.command(now, Command::Down, out);
             }
             (Command::UpForGood, _) => {
                 out.push(Action::RemoveDown);
-                self.command(Command::Up, out);
+                self.command(now, Command::Up, out);
             }
             (Command::OnceForGood, _) => {
                 out.push(Action::CreateDown);
@@ -465,6 +586,9 @@ impl Core {
                 self.state = State::LastFinish;
                 out.push(Action::CloseStdio);
             }
+
+            (Command::EmptyStore, Down | Finish) => out.push(Action::EmptyStore),
+            (Command::EmptyStore, Up) => out.push(Action::RefuseToEmptyStore),
         }
     }
 
@@ -476,14 +600,19 @@ impl Core {
     }
 
     fn bring_down(&mut self, out: &mut Actions) {
+        self.ending = self.ending.or(Some(Ending::Wanted));
+        self.ready_by = None;
+        self.ping_by = None;
         out.push(Action::SendDown);
         out.push(Action::Send(Target::Process, libc::SIGCONT));
         out.push(Action::ArmKill);
     }
 
-    fn pause(&mut self, target: Target, pause: bool, out: &mut Actions) {
+    /// What is stopped cannot say that it works.
+    fn pause(&mut self, now: Now, target: Target, pause: bool, out: &mut Actions) {
         out.push(Action::Send(target, if pause { libc::SIGSTOP } else { libc::SIGCONT }));
         self.status.paused = pause;
+        self.wait_for_ping(now);
         out.push(Action::WriteStatus);
     }
 
@@ -500,30 +629,98 @@ impl Core {
         }
         if self.ready_by.is_some_and(|by| by <= now.clock) {
             self.ready_by = None;
+            self.ending = self.ending.or(Some(Ending::NotReady));
             out.push(Action::NotReadyInTime);
             self.bring_down(out);
+        } else if self.ping_by.is_some_and(|by| by <= now.clock) {
+            self.failed(out);
         }
     }
 
+    /// The first time, or after reloading; else it is no news.
     fn became_ready(&mut self, now: Now, out: &mut Actions) {
-        if self.status.ready {
+        match self.phase {
+            Phase::Starting => {
+                self.phase = Phase::Ready;
+                self.status.ready = true;
+                self.status.readystamp = now.stamp;
+                self.ready_since = Some(now.clock);
+                self.ready_by = None;
+                self.wait_for_ping(now);
+                self.report("U", out);
+            }
+            Phase::Reloading => {
+                self.phase = Phase::Ready;
+                out.push(Action::Notify("U"));
+            }
+            Phase::Ready | Phase::Stopping => {}
+        }
+    }
+
+    /// Those who depend on the service do not see this: it stays ready.
+    fn began_to_reload(&mut self) {
+        if self.phase == Phase::Ready {
+            self.phase = Phase::Reloading;
+        }
+    }
+
+    /// No signal is sent, but it must not take for ever.
+    fn began_to_stop(&mut self, out: &mut Actions) {
+        if self.phase == Phase::Stopping {
             return;
         }
-        self.status.ready = true;
-        self.status.readystamp = now.stamp;
-        self.ready_since = Some(now.clock);
+        self.phase = Phase::Stopping;
+        self.ending = self.ending.or(Some(Ending::Wanted));
         self.ready_by = None;
-        self.report("U", out);
+        self.ping_by = None;
+        self.kill_in_time(out);
+    }
+
+    fn wait_for_ping(&mut self, now: Now) {
+        let expected = self.status.ready && !self.status.paused && self.ending.is_none();
+        self.ping_by = self.ping_within.filter(|_| expected).map(|interval| now.clock + interval);
+    }
+
+    /// The service does not work.
+    fn failed(&mut self, out: &mut Actions) {
+        if self.ending == Some(Ending::Watchdog) {
+            return;
+        }
+        self.ending = Some(Ending::Watchdog);
+        self.ping_by = None;
+        out.push(Action::SendWatchdog);
+        self.kill_in_time(out);
+    }
+
+    /// Unless its time is measured already.
+    fn kill_in_time(&mut self, out: &mut Actions) {
+        if self.kill_at.is_none() {
+            out.push(Action::ArmKill);
+        }
+    }
+
+    fn outcome(&self, status: WaitStatus) -> Outcome {
+        match (self.ending, status.code(), status.signal().map(i32::from)) {
+            (Some(Ending::Watchdog), _, _) => Outcome::Watchdog,
+            (Some(Ending::NotReady), _, _) => Outcome::TimeoutReady,
+            (None, Some(0), _) if self.phase == Phase::Starting && !self.succeeded => Outcome::Protocol,
+            (_, Some(0), _) => Outcome::Success,
+            (_, _, Some(libc::SIGHUP | libc::SIGINT | libc::SIGTERM | libc::SIGPIPE)) => Outcome::Success,
+            (_, _, Some(_)) => Outcome::Signal,
+            (_, _, None) => Outcome::Exit,
+        }
     }
 
     fn run_died(&mut self, now: Now, status: WaitStatus, out: &mut Actions) {
         let pid = self.status.pid as i32;
+        let outcome = self.outcome(status);
         self.status =
             Status { stamp: now.stamp, pid: 0, wait_status: status, paused: false, ready: false, ..self.status };
         self.kill_at = None;
         self.ready_by = None;
+        self.ping_by = None;
         out.push(Action::CloseNotification);
-        out.push(Action::RecordDeath(now.stamp, status));
+        out.push(Action::RecordDeath(now.stamp, status, outcome));
         out.push(Action::StartFinish { pid, status });
     }
 
@@ -565,7 +762,17 @@ mod tests {
         letters: String,
         left: bool,
         signals: Vec<(Target, i32)>,
+        outcomes: Vec<Outcome>,
+        ready_within: Option<Duration>,
+        ping_within: Option<Duration>,
+        kill_after: Option<Duration>,
     }
+
+    /// What stands for the watchdog signal, SIGKILL, and the signals to finish.
+    const WATCHDOG: (Target, i32) = (Target::Process, libc::SIGABRT);
+    const KILL: (Target, i32) = (Target::Process, libc::SIGKILL);
+    const DOWN: (Target, i32) = (Target::Process, libc::SIGTERM);
+    const CONTINUE: (Target, i32) = (Target::Process, libc::SIGCONT);
 
     impl World {
         fn new(wanted_up: bool) -> Self {
@@ -573,8 +780,20 @@ mod tests {
             let core = Core::new(wanted_up, now.stamp);
             let written = *core.status();
             let letters = String::new();
-            let mut world =
-                World { core, now, next_pid: 2, child: None, written, letters, left: false, signals: vec![] };
+            let mut world = World {
+                core,
+                now,
+                next_pid: 2,
+                child: None,
+                written,
+                letters,
+                left: false,
+                signals: vec![],
+                outcomes: vec![],
+                ready_within: None,
+                ping_within: None,
+                kill_after: None,
+            };
             world.event(Event::Begin);
             world
         }
@@ -590,8 +809,10 @@ mod tests {
                 if self.left {
                     return;
                 }
-                if let Event::Died(_) = event {
-                    self.child = None;
+                match event {
+                    Event::Died(_) => self.child = None,
+                    Event::MainIs(pid) if self.core.status().is_up() => self.child = Some(pid),
+                    _ => {}
                 }
                 for action in self.core.handle(self.now, event).iter() {
                     assert!(!self.left, "{action:?} after the end");
@@ -601,6 +822,15 @@ mod tests {
             assert_eq!(self.core.status().pid, self.child.unwrap_or(0) as u64, "the status names the child");
             let waits = self.core.deadline().is_some() || !self.core.status().wanted_up || self.child.is_some();
             assert!(waits || self.left, "down, wanted up, and no timer: wedged");
+            match self.core.phase() {
+                None | Some(Phase::Stopping) => {}
+                Some(Phase::Starting) => assert!(!self.core.status().ready),
+                Some(Phase::Ready | Phase::Reloading) => assert!(self.core.status().ready),
+            }
+            if self.core.ping_by.is_some() {
+                let status = self.core.status();
+                assert!(status.is_up() && status.ready && self.core.ending.is_none(), "barks at nobody");
+            }
         }
 
         fn perform(&mut self, action: Action, starts: bool, finish: bool) -> Option<Event> {
@@ -615,12 +845,12 @@ mod tests {
                     self.child = Some(self.next_pid);
                     let (pid, limit) = (self.next_pid, Some(Duration::from_secs(5)));
                     return Some(if run {
-                        Event::Started { pid, ready_within: None }
+                        Event::Started { pid, ready_within: self.ready_within, ping_within: self.ping_within }
                     } else {
                         Event::FinishStarted { pid, limit }
                     });
                 }
-                Action::ArmKill => return Some(Event::KillAfter(None)),
+                Action::ArmKill => return Some(Event::KillAfter(self.kill_after)),
                 Action::WriteStatus => self.written = *self.core.status(),
                 Action::Notify(letters) => {
                     assert_eq!(self.written, *self.core.status(), "status before event");
@@ -630,12 +860,18 @@ mod tests {
                     assert!(self.child.is_some(), "a signal for nobody");
                     self.signals.push((target, signal));
                 }
-                Action::SendDown => self.signals.push((Target::Process, libc::SIGTERM)),
-                Action::KillService | Action::KillFinish => assert!(self.child.is_some(), "kills nobody"),
+                Action::SendDown => self.signals.push(DOWN),
+                Action::SendWatchdog => self.signals.push(WATCHDOG),
+                Action::KillService | Action::KillFinish => {
+                    assert!(self.child.is_some(), "kills nobody");
+                    self.signals.push(KILL);
+                }
+                Action::RecordDeath(_, _, outcome) => self.outcomes.push(outcome),
+                Action::EmptyStore => assert!(!self.core.status().is_up(), "takes what a service that is up relies on"),
                 Action::Leave => self.left = true,
                 Action::SendReload
                 | Action::NotReadyInTime
-                | Action::RecordDeath(..)
+                | Action::RefuseToEmptyStore
                 | Action::CloseNotification
                 | Action::CreateDown
                 | Action::RemoveDown
@@ -726,16 +962,212 @@ mod tests {
     #[test]
     fn every_letter_of_the_protocol_is_a_command_and_no_other_byte() {
         let known = (0..=255u8).filter(|&b| Command::parse(b).is_some()).count();
-        assert_eq!(known, b"abqhkti12ypcPCKrlduoODUQx".len());
+        assert_eq!(known, b"abqhkti12ypcPCKrlduoODUQxF".len());
+    }
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn ready_counts_once_and_once_more_after_each_reload() {
+        let mut world = World::new(true);
+        world.event(Event::Reloading);
+        assert_eq!(world.core.phase(), Some(Phase::Starting));
+        for event in [Event::Ready, Event::Ready, Event::Reloading, Event::Reloading, Event::Ready, Event::Ready] {
+            world.event(event);
+        }
+        assert_eq!(world.letters, "uUU");
+        let since = world.core.status().readystamp;
+        world.pass(ms(5));
+        world.event(Event::Reloading);
+        assert_eq!((world.core.phase(), world.core.status().ready), (Some(Phase::Reloading), true));
+        world.event(Event::Reloaded);
+        world.event(Event::Reloaded);
+        assert_eq!((world.letters.as_str(), world.core.status().readystamp), ("uUUUU", since));
+    }
+
+    #[test]
+    fn reloaded_at_first_is_ready() {
+        let mut world = World::new(true);
+        world.event(Event::Reloaded);
+        assert_eq!((world.letters.as_str(), world.core.phase()), ("uU", Some(Phase::Ready)));
+    }
+
+    #[test]
+    fn stopping_is_final_sends_nothing_and_ends_in_time() {
+        let mut world = World::new(true);
+        world.kill_after = Some(ms(500));
+        world.event(Event::Ready);
+        world.event(Event::Stopping);
+        world.pass(ms(300));
+        for event in [Event::Stopping, Event::Ready, Event::Reloading, Event::Reloaded] {
+            world.event(event);
+        }
+        assert_eq!((world.core.phase(), world.letters.as_str()), (Some(Phase::Stopping), "uU"));
+        world.pass(ms(199));
+        assert_eq!(world.signals, []);
+        world.pass(ms(1));
+        assert_eq!(world.signals, [KILL]);
+        world.event(Event::Died(WaitStatus::from_raw(9)));
+        world.event(exited(0));
+        world.pass(ms(2000));
+        assert_eq!(world.letters, "uUdDu");
+        assert_eq!(world.outcomes, [Outcome::Signal]);
+    }
+
+    #[test]
+    fn what_is_not_ready_in_time_is_brought_down_and_may_ask_for_more() {
+        let mut world = World::new(false);
+        world.ready_within = Some(ms(1000));
+        world.event(Event::Command(Command::Up));
+        world.pass(ms(500));
+        world.event(Event::Extend(ms(1500)));
+        world.pass(ms(1200));
+        world.event(Event::Extend(ms(300)));
+        world.pass(ms(299));
+        assert_eq!(world.signals, []);
+        world.pass(ms(1));
+        assert_eq!(world.signals, [DOWN, CONTINUE]);
+        world.event(exited(0));
+        assert_eq!(world.outcomes, [Outcome::TimeoutReady]);
+    }
+
+    fn watched(interval: Duration) -> World {
+        let mut world = World::new(false);
+        world.ping_within = Some(interval);
+        world.event(Event::Command(Command::Up));
+        world
+    }
+
+    #[test]
+    fn a_watchdog_waits_for_readiness_and_then_for_pings() {
+        let mut world = watched(ms(600));
+        world.pass(ms(5000));
+        world.event(Event::Ping);
+        world.pass(ms(5000));
+        world.event(Event::Ready);
+        for _ in 0..3 {
+            world.pass(ms(300));
+            world.event(Event::Ping);
+        }
+        world.pass(ms(599));
+        assert_eq!(world.signals, []);
+        world.pass(ms(1));
+        assert_eq!(world.signals, [WATCHDOG]);
+        world.event(Event::Ping);
+        world.event(Event::Trigger);
+        world.pass(KILL_AGAIN - ms(1));
+        assert_eq!(world.signals, [WATCHDOG]);
+        world.pass(ms(1));
+        assert_eq!(world.signals, [WATCHDOG, KILL]);
+        world.event(Event::Died(WaitStatus::from_raw(9)));
+        assert_eq!(world.outcomes, [Outcome::Watchdog]);
+    }
+
+    #[test]
+    fn a_watchdog_can_be_set_and_taken_off_at_any_time() {
+        let mut world = World::new(true);
+        world.event(Event::PingWithin(Some(ms(400))));
+        world.pass(ms(1000));
+        world.event(Event::Ready);
+        world.pass(ms(300));
+        world.event(Event::PingWithin(None));
+        world.pass(ms(1000));
+        assert_eq!(world.signals, []);
+        world.event(Event::PingWithin(Some(ms(400))));
+        world.pass(ms(400));
+        assert_eq!(world.signals, [WATCHDOG]);
+    }
+
+    #[test]
+    fn a_watchdog_sleeps_while_the_service_goes_down_or_is_paused() {
+        for silence in [Event::Command(Command::Down), Event::Command(Command::Pause), Event::Stopping] {
+            let mut world = watched(ms(600));
+            world.event(Event::Ready);
+            world.event(silence);
+            world.event(Event::Ping);
+            world.pass(ms(5000));
+            assert!(!world.signals.contains(&WATCHDOG), "{silence:?}");
+        }
+        let mut world = watched(ms(600));
+        world.event(Event::Ready);
+        world.event(Event::Command(Command::Pause));
+        world.pass(ms(5000));
+        world.event(Event::Command(Command::Continue));
+        world.pass(ms(599));
+        assert!(!world.signals.contains(&WATCHDOG));
+        world.pass(ms(1));
+        assert!(world.signals.contains(&WATCHDOG));
+    }
+
+    #[test]
+    fn trigger_needs_neither_readiness_nor_a_watchdog() {
+        let mut world = World::new(true);
+        world.kill_after = Some(ms(100));
+        world.event(Event::Trigger);
+        assert_eq!(world.signals, [WATCHDOG]);
+        world.pass(ms(100));
+        assert_eq!(world.signals, [WATCHDOG, KILL]);
+    }
+
+    #[test]
+    fn outcomes_say_why_a_run_ended() {
+        let outcome = |before: &[Event], end| {
+            let mut world = World::new(true);
+            before.iter().for_each(|&event| world.event(event));
+            world.event(end);
+            world.outcomes[0]
+        };
+        let killed = |signal| Event::Died(WaitStatus::from_raw(signal));
+        assert_eq!(outcome(&[], exited(0)), Outcome::Protocol);
+        assert_eq!(outcome(&[Event::MainIs(9)], exited(0)), Outcome::Success);
+        assert_eq!(outcome(&[Event::Ready], exited(0)), Outcome::Success);
+        assert_eq!(outcome(&[Event::Command(Command::Down)], exited(0)), Outcome::Success);
+        assert_eq!(outcome(&[], exited(1)), Outcome::Exit);
+        assert_eq!(outcome(&[Event::Ready], killed(libc::SIGTERM)), Outcome::Success);
+        assert_eq!(outcome(&[Event::Ready], killed(libc::SIGSEGV)), Outcome::Signal);
+        assert_eq!(outcome(&[Event::Trigger], killed(libc::SIGABRT)), Outcome::Watchdog);
+    }
+
+    #[test]
+    fn finish_may_ask_for_more_time() {
+        let mut world = World::new(true);
+        world.event(exited(0));
+        world.event(Event::Extend(ms(7000)));
+        world.event(Event::Extend(ms(1)));
+        world.pass(ms(6999));
+        assert_eq!(world.signals, []);
+        world.pass(ms(1));
+        assert_eq!(world.signals, [KILL]);
+    }
+
+    #[test]
+    fn the_store_of_a_service_that_is_up_is_not_emptied() {
+        let mut world = World::new(true);
+        let actions = world.core.handle(world.now, Event::Command(Command::EmptyStore));
+        assert_eq!(*actions, [Action::RefuseToEmptyStore]);
+        world.event(exited(0));
+        let actions = world.core.handle(world.now, Event::Command(Command::EmptyStore));
+        assert_eq!(*actions, [Action::EmptyStore]);
     }
 
     fn any_event() -> impl Strategy<Value = Event> {
         prop_oneof![
-            8 => prop::sample::select(&b"abqhkti12ypcPCKrlduoODUQx"[..])
+            2 => Just(Event::Reloading),
+            1 => Just(Event::Reloaded),
+            1 => Just(Event::Stopping),
+            3 => Just(Event::Ping),
+            1 => Just(Event::Trigger),
+            1 => (0u64..70_000).prop_map(|time| Event::Extend(ms(time))),
+            1 => prop::option::of(1u64..70_000).prop_map(|time| Event::PingWithin(time.map(ms))),
+
+            8 => prop::sample::select(&b"abqhkti12ypcPCKrlduoODUQxF"[..])
                 .prop_map(|byte| Event::Command(Command::parse(byte).unwrap())),
             4 => (0u8..=255).prop_map(exited),
             2 => Just(Event::Died(WaitStatus::from_raw(9))),
-            2 => Just(Event::Ready),
+            4 => Just(Event::Ready),
+            1 => (1000i32..2000).prop_map(Event::MainIs),
             1 => Just(Event::Terminate),
             1 => Just(Event::HangUp),
             1 => Just(Event::Timer),
@@ -746,11 +1178,14 @@ mod tests {
         #[test]
         fn random_events_break_no_rule(
             wanted_up: bool,
+            limits: (Option<u16>, Option<u16>, Option<u16>),
             events in prop::collection::vec((any_event(), 0u64..70_000, any::<bool>(), any::<bool>()), 0..200),
         ) {
+            let limit = |length: Option<u16>| length.map(|length| ms(length.into()));
             let mut world = World::new(wanted_up);
+            (world.ready_within, world.ping_within, world.kill_after) = (limit(limits.0), limit(limits.1), limit(limits.2));
             for (event, wait, starts, finish) in events {
-                world.pass(Duration::from_millis(wait));
+                world.pass(ms(wait));
                 let due = world.core.deadline().is_some_and(|at| at <= world.now.clock);
                 let possible = match event {
                     Event::Died(_) => world.child.is_some(),
@@ -758,7 +1193,15 @@ mod tests {
                     _ => true,
                 };
                 if possible {
+                    let (before, letters) = (world.core.phase(), world.letters.len());
                     world.event_with(event, starts, finish);
+                    let new = &world.letters[letters..];
+                    if new == "U" && event != Event::Reloaded {
+                        assert!(matches!(before, Some(Phase::Starting | Phase::Reloading)), "{before:?} becomes ready");
+                    }
+                    if before == Some(Phase::Stopping) && !new.contains('d') {
+                        assert_eq!(world.core.phase(), before, "stopping is final");
+                    }
                 }
             }
         }

@@ -261,7 +261,8 @@ impl Shell {
                 self.send(libc::SIGKILL);
             }
             Action::NotReadyInTime => warn!("the service did not become ready in time, bringing it down"),
-            Action::RecordDeath(stamp, status) => record_death(stamp, status),
+            Action::RecordDeath(stamp, status, _) => record_death(stamp, status),
+            Action::SendWatchdog | Action::EmptyStore | Action::RefuseToEmptyStore => {}
             Action::CloseNotification => self.readiness = Readiness::Never,
             Action::WriteStatus => self.write_status(),
             Action::Notify(letters) => notify(letters),
@@ -304,7 +305,7 @@ impl Shell {
                     ready_within = file.and_then(|file| files::limit(file, None));
                     self.forking = Some(Forking::begin(search, started.pid, ready_within));
                 }
-                Event::Started { pid: started.pid.as_raw(), ready_within }
+                Event::Started { pid: started.pid.as_raw(), ready_within, ping_within: None }
             }
             Err(child::Failure::Failed) => Event::StartFailed,
             Err(child::Failure::Refused) => Event::StartRefused,
