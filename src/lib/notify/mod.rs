@@ -8,11 +8,11 @@ pub mod socket_from_fd;
 pub mod client;
 pub mod grammar;
 pub mod receiver;
+pub mod report;
 pub mod sdnotify;
 pub mod store;
 
 use crate::error::Program;
 
 /// The programs of this family.
-pub const PROGRAMS: &[&Program] = &[&fd_from_socket::PROGRAM, &notifyoncheck::PROGRAM, &socket_from_fd::PROGRAM];
-pub const PROGRAMS: &[&Program] = &[&sdnotify::PROGRAM];
+pub const PROGRAMS: &[&Program] = &[&fd_from_socket::PROGRAM, &notifyoncheck::PROGRAM, &sdnotify::PROGRAM, &socket_from_fd::PROGRAM];

@@ -11,7 +11,7 @@ pub const IN: i16 = libc::POLLIN;
 pub const OUT: i16 = libc::POLLOUT;
 
 /// One descriptor to wait for, and what was found.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub struct PollFd(libc::pollfd);
 

@@ -68,6 +68,18 @@ pub fn has_children() -> bool {
     outcome != Err(Errno::ECHILD)
 }
 
+/// A dead child that is not reaped yet, and stays so.
+pub fn dead() -> Option<Pid> {
+    // SAFETY: siginfo_t is a plain C struct, zero is a valid value, and waitid fills it through a valid pointer. Its pid
+    // is valid after a successful waitid, and zero if no child was found.
+    let pid = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        Errno::result(libc::waitid(libc::P_ALL, 0, &mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)).ok()?;
+        info.si_pid()
+    };
+    (pid > 0).then(|| Pid::from_raw(pid))
+}
+
 /// Waits until `pid`, a child, ends. Retries when a signal interrupts.
 pub fn wait_for(pid: Pid) -> Result<WaitStatus, Errno> {
     loop {

@@ -9,9 +9,9 @@ use nix::fcntl::OFlag;
 
 use crate::servicedir::files;
 use crate::sys::cptr::CPtr;
-use crate::sys::spawn::{Redirect, Session, Spawn};
+use crate::sys::spawn::{OwnPid, Redirect, Session, Spawn};
 use crate::sys::wait::WaitStatus;
-use crate::sys::{Errno, Pid, fd, lock};
+use crate::sys::{Errno, Pid, env, fd, lock};
 use crate::text;
 use crate::warn;
 
@@ -47,11 +47,31 @@ pub struct Started {
     pub readiness: Readiness,
 }
 
+/// What run is given, beyond what the files read here say.
+#[derive(Clone, Copy)]
+pub struct Extras<'a> {
+    /// Its environment, with end mark.
+    pub env: &'a [CPtr<'a>],
+    /// What it fills in there.
+    pub own_pid: &'a [OwnPid],
+    /// Descriptors.
+    pub redirects: &'a [Redirect<'a>],
+    /// How many numbers from 3 on are for such descriptors only.
+    pub reserved: u32,
+}
+
+impl Extras<'_> {
+    /// What most services are given: the supervisor's own environment.
+    pub fn none() -> Self {
+        Extras { env: env::environ_list(), own_pid: &[], redirects: &[], reserved: 0 }
+    }
+}
+
 /// Starts `./run` with the service directory, as given on our command line, for argument. Warns of what is wrong.
 /// `forks`: the service has a pid file, and no use for a pipe.
-pub fn start_run(directory: &CStr, descriptors: u64, forks: bool) -> Result<Started, Failure> {
-    let lock_fd = descriptor(c"lock-fd", descriptors);
-    let notification_fd = descriptor(c"notification-fd", descriptors);
+pub fn start_run(directory: &CStr, descriptors: u64, forks: bool, extras: &Extras<'_>) -> Result<Started, Failure> {
+    let lock_fd = descriptor(c"lock-fd", descriptors, extras.reserved);
+    let notification_fd = descriptor(c"notification-fd", descriptors, extras.reserved);
     if lock_fd.is_some() && lock_fd == notification_fd {
         warn!("not starting the service: notification-fd and lock-fd are the same descriptor");
         return Err(Failure::Refused);
@@ -81,8 +101,18 @@ pub fn start_run(directory: &CStr, descriptors: u64, forks: bool) -> Result<Star
         CPtr::NULL,
     ];
     let redirect = pipe.as_ref().map(|(number, _, writer)| Redirect::new(writer.as_fd(), *number));
+    let all: Vec<Redirect<'_>>;
+    let redirects = match extras.redirects {
+        [] => redirect.as_slice(),
+        stored => {
+            all = stored.iter().copied().chain(redirect).collect();
+            &all
+        }
+    };
     let spawn = Spawn {
-        redirects: redirect.as_slice(),
+        env: extras.env,
+        own_pid: extras.own_pid,
+        redirects,
         session: Session::New,
         new_pid_namespace: files::exists(c"flag-newpidns"),
         ..Spawn::new(if lock_fd.is_some() { &locked } else { &plain })
@@ -103,9 +133,14 @@ pub fn start_run(directory: &CStr, descriptors: u64, forks: bool) -> Result<Star
     }
 }
 
-/// A descriptor number from one of the small files: not 0, and one that a process here may have.
-fn descriptor(file: &CStr, descriptors: u64) -> Option<i32> {
+/// A descriptor number from one of the small files: not 0, one that a process here may have, and none that is for
+/// the `reserved` descriptors from 3 on.
+fn descriptor(file: &CStr, descriptors: u64, reserved: u32) -> Option<i32> {
     let number = files::number(file)?;
+    if (3..3 + u64::from(reserved)).contains(&number.into()) {
+        warn!("ignoring ", file, ": descriptor ", text::decimal(number), " is among those that fdstore-max reserves");
+        return None;
+    }
     if number == 0 || u64::from(number) >= descriptors || number > i32::MAX as u32 {
         warn!("ignoring ", file, ": ", text::decimal(number), " is not a usable descriptor");
         return None;
@@ -142,8 +177,9 @@ pub struct Finishing {
     pub limit: Option<Duration>,
 }
 
-/// Starts `./finish` for a run that was process `run` and ended with `status`; `None` if there is none that can run.
-pub fn start_finish(directory: &CStr, run: i32, status: WaitStatus) -> Option<Finishing> {
+/// Starts `./finish`, with this environment, for a run that was process `run` and ended with `status`; `None` if there
+/// is none that can run.
+pub fn start_finish(directory: &CStr, env: &[CPtr<'_>], run: i32, status: WaitStatus) -> Option<Finishing> {
     if !files::exists(c"finish") {
         return None;
     }
@@ -158,7 +194,7 @@ pub fn start_finish(directory: &CStr, run: i32, status: WaitStatus) -> Option<Fi
         CPtr::new(run.as_c_str()),
         CPtr::NULL,
     ];
-    let spawn = Spawn { file: c"./finish", session: Session::New, ..Spawn::new(&argv) };
+    let spawn = Spawn { file: c"./finish", env, session: Session::New, ..Spawn::new(&argv) };
     match spawn.start() {
         Ok(pid) => Some(Finishing { pid, limit: files::limit(c"timeout-finish", Some(FINISH)) }),
         Err(Errno::ENOENT) => None,

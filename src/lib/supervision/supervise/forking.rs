@@ -222,6 +222,27 @@ impl Forking {
         }
     }
 
+    /// The process that the service is, if it is known now.
+    pub fn main(&self) -> Option<Pid> {
+        match &self.phase {
+            Phase::Parent(parent) => Some(*parent),
+            Phase::Main(main) => Some(main.pid()),
+            Phase::Searching | Phase::Clearing(..) => None,
+        }
+    }
+
+    /// The service said itself that this process is main.
+    pub fn follow(&mut self, main: Watch) -> Option<News> {
+        let pid = main.pid();
+        match &self.phase {
+            Phase::Clearing(..) => None,
+            Phase::Parent(_) | Phase::Searching | Phase::Main(_) => {
+                self.phase = Phase::Main(main);
+                Some(News::MainIs(pid))
+            }
+        }
+    }
+
     /// What to wait for besides SIGCHLD.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.phase {
@@ -259,14 +280,14 @@ impl Forking {
 
     /// Sends a signal to the process group of the service; to its main process alone if that is in our own group.
     pub fn signal_group(&mut self, number: i32) {
-        let leader = match &self.phase {
-            Phase::Parent(parent) => Some(*parent),
-            Phase::Main(main) => Some(main.pid()),
-            Phase::Searching | Phase::Clearing(..) => None,
-        };
-        match leader.and_then(|pid| getpgid(Some(pid)).ok()) {
-            Some(group) if group != getpgrp() => drop(signal::kill_group(group, number)),
-            _ => self.signal(number),
+        match self.main().and_then(group_of) {
+            Some(group) => drop(signal::kill_group(group, number)),
+            None => self.signal(number),
         }
     }
+}
+
+/// The process group of a process, unless it is our own.
+pub fn group_of(pid: Pid) -> Option<Pid> {
+    getpgid(Some(pid)).ok().filter(|&group| group != getpgrp())
 }

@@ -1,11 +1,14 @@
 //! s6-supervise: keeps one service running, and tells everybody who asks (spec/supervision.md 1 to 3).
 //!
 //! [`core`] decides; this file is the shell around it: one loop that waits for the notification pipe, signals, the
-//! control fifo and the next deadline, in this order, and performs what the core says.
+//! control fifo and the next deadline, in this order, and performs what the core says. [`forking`] and
+//! [`notification`] are the shells of services with a `pidfile` and with a `notify-socket`; without those files they
+//! cost nothing.
 
 mod child;
 pub mod core;
 mod forking;
+mod notification;
 pub mod setup;
 
 use std::ffi::CStr;
@@ -16,19 +19,21 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 
-use self::child::Readiness;
-use self::core::{Action, Command, Core, Event, Now, Target};
-use self::forking::{Forking, News};
+use self::child::{Extras, Readiness};
+use self::core::{Action, Command, Core, Event, Now, State, Target};
+use self::forking::{Forking, News, group_of};
+use self::notification::Notification;
 use self::setup::Held;
 use crate::cli::Args;
 use crate::error::{self, Die, Exit, OK, OrDie, Program};
 use crate::events::fifodir;
 use crate::servicedir::status::Status;
 use crate::servicedir::{files, tally};
-use crate::sys::fd;
 use crate::sys::poll::{self, PollFd};
+use crate::sys::process::Watch;
 use crate::sys::signal::{self, Signal};
 use crate::sys::wait::{self, WaitStatus, Which};
+use crate::sys::{env, fd};
 use crate::tai::Tai64n;
 use crate::{die, warn};
 
@@ -71,6 +76,8 @@ struct Shell {
     child: Option<Pid>,
     /// Who run is, if it is one that forks.
     forking: Option<Forking>,
+    /// What the service says and keeps here, if it is one that notifies.
+    notification: Option<Box<Notification>>,
     /// Orphans come to us, and must be reaped.
     adopts: bool,
     /// The status file does not say what it should; try again then.
@@ -89,6 +96,7 @@ impl Shell {
             warn!(errno => "unable to clean event");
         }
         files::replace(TALLY_FILE, TALLY_NEW, b"").or_die("write", TALLY_FILE)?;
+        notification::begin();
         let core = Core::new(!files::exists(c"down"), Tai64n::now());
         let never_started = Status { paused: true, ..*core.status() };
         replace_status(&never_started).or_die("write", "supervise/status")?;
@@ -101,6 +109,7 @@ impl Shell {
             readiness: Readiness::Never,
             child: None,
             forking: None,
+            notification: None,
             adopts: false,
             stale: None,
             left: false,
@@ -121,11 +130,17 @@ impl Shell {
         ];
         let search = self.forking.as_ref().and_then(Forking::deadline);
         let deadline = [self.core.deadline(), search, self.stale].into_iter().flatten().min();
-        poll::wait(&mut fds, deadline).or_die("poll", "")?;
-        let [control, notification, _] = fds;
+        let waited = match &mut self.notification {
+            None => poll::wait(&mut fds, deadline).map(|()| (fds, false)),
+            Some(notification) => notification.wait(fds, deadline),
+        };
+        let ([control, notification, _], messages) = waited.or_die("poll", "")?;
 
         if notification.readable() {
             self.read_notification();
+        }
+        if messages {
+            self.read_messages(notification::TURN);
         }
         let mut signalled = false;
         while let Some(number) = signal::take() {
@@ -136,6 +151,7 @@ impl Shell {
             let news = forking.turn(self.core.status().wanted_up);
             self.news(news);
         }
+        self.look_after_main();
         if !signalled && control.readable() {
             self.read_commands()?;
         }
@@ -146,6 +162,7 @@ impl Shell {
         if self.stale.is_some_and(|at| at <= now) {
             self.write_status();
         }
+        self.show();
         Ok(())
     }
 
@@ -175,29 +192,48 @@ impl Shell {
         }
     }
 
-    /// Looks for the child while there is one; for anybody's zombies when there is none, or orphans come to us.
+    /// Takes the dead children, and says so if the service is among them.
     fn reap(&mut self) {
-        loop {
-            let which = if self.adopts { Which::Any } else { self.child.map_or(Which::Any, Which::One) };
-            let Some((pid, status)) = wait::reap(which) else { return };
+        while let Some((pid, status)) = self.reap_one() {
             if let Some(forking) = &mut self.forking {
                 let news = forking.reaped(pid, status, self.core.status().wanted_up);
                 self.news(news);
+            } else if self.main_process() == Some(pid) {
+                self.died(status);
             } else if self.child == Some(pid) {
-                // A newline written just before the end was written before the end.
-                self.read_notification();
+                // run, in whose place another process has come.
                 self.child = None;
-                self.handle(Event::Died(status));
             }
         }
+    }
+
+    /// The child while there is one; anybody's zombie when there is none, or orphans come to us.
+    fn reap_one(&mut self) -> Option<(Pid, WaitStatus)> {
+        let which = if self.adopts { Which::Any } else { self.child.map_or(Which::Any, Which::One) };
+        if self.notification.is_none() {
+            return wait::reap(which);
+        }
+        // What it said counts, and as long as it is not reaped nobody else can have its number.
+        let dead = wait::dead()?;
+        self.read_last_words();
+        wait::reap(Which::One(dead))
+    }
+
+    /// The service, or finish, has ended.
+    fn died(&mut self, status: WaitStatus) {
+        // A newline written just before the end was written before the end.
+        self.read_notification();
+        self.child = None;
+        self.handle(Event::Died(status));
     }
 
     /// What became of a service that forks.
     fn news(&mut self, news: Option<News>) {
         match news {
             None => {}
-            Some(News::Forked) => self.handle(Event::Forked),
+            Some(News::Forked) => self.forked(),
             Some(News::MainIs(pid)) => {
+                self.forked();
                 self.handle(Event::MainIs(pid.as_raw()));
                 if matches!(self.readiness, Readiness::MainFound) {
                     self.readiness = Readiness::Never;
@@ -213,6 +249,13 @@ impl Shell {
     }
 
     #[inline(never)] // As record_death.
+    /// The time in which the daemon must appear is over; that in which it must say that it is ready may be not.
+    fn forked(&mut self) {
+        if self.notification.is_none() {
+            self.handle(Event::Forked);
+        }
+    }
+
     fn read_commands(&mut self) -> Result<(), Die> {
         let mut buffer = [0; COMMANDS];
         match fd::read(&self.held.control, &mut buffer) {
@@ -238,6 +281,12 @@ impl Shell {
                 next = self.perform(action).or(next);
             }
         }
+        if let Some(notification) = &mut self.notification
+            && self.core.state() == State::Down
+            && !self.core.status().wanted_up
+        {
+            notification.settled();
+        }
     }
 
     fn perform(&mut self, action: Action) -> Option<Event> {
@@ -247,7 +296,10 @@ impl Shell {
             Action::Send(Target::Process, number) => self.send(number),
             Action::Send(Target::Group, number) => self.send_group(number),
             Action::SendDown => self.send_down(files::signal(c"down-signal").unwrap_or(libc::SIGTERM)),
-            Action::SendReload => self.send(files::signal(c"reload-signal").unwrap_or(libc::SIGHUP)),
+            Action::SendReload => {
+                self.notification.iter_mut().for_each(|n| n.reloads());
+                self.send(files::signal(c"reload-signal").unwrap_or(libc::SIGHUP));
+            }
             Action::ArmKill => return Some(Event::KillAfter(files::limit(c"timeout-kill", None))),
             Action::KillService => {
                 let group = files::exists(c"flag-timeout-killpg");
@@ -261,8 +313,22 @@ impl Shell {
                 self.send(libc::SIGKILL);
             }
             Action::NotReadyInTime => warn!("the service did not become ready in time, bringing it down"),
-            Action::RecordDeath(stamp, status, _) => record_death(stamp, status),
-            Action::SendWatchdog | Action::EmptyStore | Action::RefuseToEmptyStore => {}
+            Action::SendWatchdog => {
+                warn!("the service does not work: it did not say so in time, or said that it does not");
+                let file = files::extension(c"watchdog-signal", c"data/s6-rs/watchdog-signal");
+                self.send(file.and_then(files::signal).unwrap_or(libc::SIGABRT));
+                self.send(libc::SIGCONT);
+            }
+            Action::RecordDeath(stamp, status, outcome) => {
+                record_death(stamp, status);
+                self.notification.iter_mut().for_each(|n| n.died(outcome));
+            }
+            Action::EmptyStore => self.notification.iter_mut().for_each(|n| n.empty_store()),
+            Action::RefuseToEmptyStore => {
+                if self.notification.is_some() {
+                    warn!("the service is up and relies on its stored descriptors: not emptying the store");
+                }
+            }
             Action::CloseNotification => self.readiness = Readiness::Never,
             Action::WriteStatus => self.write_status(),
             Action::Notify(letters) => notify(letters),
@@ -293,19 +359,28 @@ impl Shell {
 
     #[inline(never)] // As record_death.
     fn start(&mut self) -> Event {
+        if notification::prepare(&mut self.notification, self.descriptors).is_err() {
+            return Event::StartFailed;
+        }
         let search = forking::pid_file().map(forking::prepare);
-        self.adopts |= search.is_some();
-        match child::start_run(self.directory, self.descriptors, search.is_some()) {
+        self.adopts |= search.is_some() || self.notification.is_some();
+        let (directory, descriptors, forks) = (self.directory, self.descriptors, search.is_some());
+        let started = match &self.notification {
+            None => child::start_run(directory, descriptors, forks, &Extras::none()),
+            Some(notification) => notification.give(|extras| child::start_run(directory, descriptors, forks, extras)),
+        };
+        match started {
             Ok(started) => {
                 self.child = Some(started.pid);
                 self.readiness = started.readiness;
                 let mut ready_within = None;
-                if let Some(search) = search {
+                if forks || self.notification.is_some() {
                     let file = files::extension(c"timeout-ready", c"data/s6-rs/timeout-ready");
                     ready_within = file.and_then(|file| files::limit(file, None));
-                    self.forking = Some(Forking::begin(search, started.pid, ready_within));
                 }
-                Event::Started { pid: started.pid.as_raw(), ready_within, ping_within: None }
+                self.forking = search.map(|search| Forking::begin(search, started.pid, ready_within));
+                let ping_within = self.notification.as_mut().and_then(|notification| notification.started());
+                Event::Started { pid: started.pid.as_raw(), ready_within, ping_within }
             }
             Err(child::Failure::Failed) => Event::StartFailed,
             Err(child::Failure::Refused) => Event::StartRefused,
@@ -313,7 +388,13 @@ impl Shell {
     }
 
     fn start_finish(&mut self, run: i32, status: WaitStatus) -> Event {
-        match child::start_finish(self.directory, run, status) {
+        let finish = match &self.notification {
+            None => child::start_finish(self.directory, env::environ_list(), run, status),
+            Some(notification) => {
+                child::start_finish(self.directory, &notification.finish_environment().list(), run, status)
+            }
+        };
+        match finish {
             Some(finish) => {
                 self.child = Some(finish.pid);
                 Event::FinishStarted { pid: finish.pid.as_raw(), limit: finish.limit }
@@ -322,12 +403,19 @@ impl Shell {
         }
     }
 
+    /// The main process, if it is neither the one that was started nor one that was found.
+    fn successor(&self) -> Option<&Watch> {
+        self.notification.as_ref().and_then(|notification| notification.main())
+    }
+
     /// A signal to the main process. Before it is reaped it is there, so an error is of no interest.
     fn send(&mut self, number: i32) {
-        match (&mut self.forking, self.child) {
-            (Some(forking), _) => forking.signal(number),
-            (None, Some(pid)) => drop(signal::kill(pid, number)),
-            (None, None) => {}
+        if let Some(forking) = &mut self.forking {
+            forking.signal(number);
+        } else if let Some(main) = self.successor() {
+            let _ = main.kill(number);
+        } else if let Some(pid) = self.child {
+            let _ = signal::kill(pid, number);
         }
     }
 
@@ -340,10 +428,15 @@ impl Shell {
     }
 
     fn send_group(&mut self, number: i32) {
-        match (&mut self.forking, self.child) {
-            (Some(forking), _) => forking.signal_group(number),
-            (None, Some(pid)) => drop(signal::kill_group(pid, number)),
-            (None, None) => {}
+        if let Some(forking) = &mut self.forking {
+            forking.signal_group(number);
+        } else if let Some(main) = self.successor() {
+            match group_of(main.pid()) {
+                Some(group) => drop(signal::kill_group(group, number)),
+                None => drop(main.kill(number)),
+            }
+        } else if let Some(pid) = self.child {
+            let _ = signal::kill_group(pid, number);
         }
     }
 
