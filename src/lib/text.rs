@@ -96,6 +96,28 @@ pub fn quote(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Text between double quotes that drives no terminal: UTF-8 as it is, but for quotes and backslashes, which get a
+/// backslash in front, control characters (C0, DEL and C1), and what is no UTF-8: `\\a` to `\\r`, `\\0xHH` for each byte.
+pub fn quote_utf8(bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![b'"'];
+    let hexadecimal = |out: &mut Vec<u8>, byte: &u8| out.extend(format!("\\0x{byte:02x}").bytes());
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            let mut buffer = [0; 4];
+            let encoded = character.encode_utf8(&mut buffer).as_bytes();
+            match character {
+                '\\' | '"' => out.extend([b'\\', character as u8]),
+                '\x07'..='\x0d' => out.extend([b'\\', b"abtnvfr"[character as usize - 7]]),
+                _ if character.is_control() => encoded.iter().for_each(|byte| hexadecimal(&mut out, byte)),
+                _ => out.extend_from_slice(encoded),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| hexadecimal(&mut out, byte));
+    }
+    out.push(b'"');
+    out
+}
+
 /// Signal names with their numbers on this system. The first name of a number is the one that is printed: IOT, not
 /// ABRT, CLD, not CHLD, IO, not POLL, as the original prints them.
 const SIGNALS: &[(&str, i32)] = &[
@@ -238,6 +260,18 @@ mod tests {
         assert!(quoted.is_ascii() && quoted.iter().all(|b| !b.is_ascii_control()));
         assert_eq!(quote(b"a b\"'"), b"a b\"'");
         assert_eq!(quote(b"\\\x06\x07\x08\t\n\x0b\x0c\r\x7f\xe9"), br"\\\0x06\a\b\t\n\v\f\r\0x7f\0xe9");
+    }
+
+    #[test]
+    fn quoted_utf8_is_legible_and_drives_no_terminal() {
+        let quoted = |text: &[u8]| String::from_utf8(quote_utf8(text)).unwrap();
+        assert_eq!(quoted("caf\u{e9} \u{65e5}".as_bytes()), "\"caf\u{e9} \u{65e5}\"");
+        assert_eq!(quoted(b"\x1b[31m \"a\\\" \t\r\x7f"), r#""\0x1b[31m \"a\\\" \t\r\0x7f""#);
+        assert_eq!(quoted("\u{9b}31m".as_bytes()), r#""\0xc2\0x9b31m""#);
+        assert_eq!(quoted(b"a\xffb\xc3"), r#""a\0xffb\0xc3""#);
+        for byte in 0..=255u8 {
+            assert!(!quoted(&[byte]).chars().any(char::is_control), "{byte}");
+        }
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! What a service said last, and the file `supervise/notify` that shows it (spec/sd-notify-and-fdstore.md 4.3): text
 //! in the protocol's own grammar.
 
-use super::grammar::{Access, Interval, Message};
+use std::ffi::CStr;
+
+use super::grammar::{self, Access, Interval, Message};
+use crate::servicedir::files;
+use crate::sys::fd;
 use crate::text::decimal;
 
 /// What a service said of itself, and who is listened to.
@@ -82,6 +86,17 @@ impl Report {
         let (stored, max) = (decimal(beside.stored as u64), decimal(beside.max as u64));
         put(&[b"FDSTORE=", stored.as_bytes(), b"/", max.as_bytes()]);
     }
+}
+
+/// More than the file ever has: three texts, each from a message, and a few short lines.
+const MOST: usize = 4 * grammar::MOST;
+
+/// The bytes of the file of a service directory; none if there is no such file.
+pub fn read(dir: &CStr) -> Vec<u8> {
+    let mut bytes = vec![0; MOST];
+    let length = fd::read_file(&files::path(dir, "supervise/notify"), &mut bytes).map_or(0, <[u8]>::len);
+    bytes.truncate(length);
+    bytes
 }
 
 /// The value of a key in the bytes of the file.

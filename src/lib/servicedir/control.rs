@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use nix::fcntl::OFlag;
 
 use super::files;
-use crate::sys::{Errno, fd, lock};
+use crate::sys::{Errno, Pid, fd, lock};
 
 /// Why commands could not be delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +48,11 @@ fn look_closer(dir: &CStr, subdir: &CStr, errno: Errno) -> Failure {
 
 /// Whether a supervisor holds `dir/subdir/lock`.
 pub fn is_running(dir: &CStr, subdir: &str) -> Result<bool, Errno> {
+    Ok(supervisor(dir, subdir)?.is_some())
+}
+
+/// The supervisor that holds `dir/subdir/lock`; its number is 0 if it is in a PID namespace out of sight.
+pub fn supervisor(dir: &CStr, subdir: &str) -> Result<Option<Pid>, Errno> {
     let path = files::path(&files::path(dir, subdir), "lock");
-    lock::is_locked(&fd::open_file(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?)
+    lock::holder(&fd::open_file(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?)
 }

@@ -110,7 +110,10 @@ fn send_to_all(dirs: Args, commands: &[u8]) -> u8 {
 /// Becomes the program that waits for the services; if there are commands, it runs s6-svc again once it listens.
 fn waiting_command(dirs: Args, commands: &[u8], mut state: u8, timeout: u32) -> Exit {
     if state.is_ascii_uppercase() && state != b'D' && !dirs.get(0).is_some_and(notifies_readiness) {
-        warn!(dirs.get(0).unwrap_or(c""), " has no notification-fd: waiting without regard to readiness");
+        warn!(
+            dirs.get(0).unwrap_or(c""),
+            " has no notification-fd and no notify-socket: waiting without regard to readiness"
+        );
         state.make_ascii_lowercase();
     }
     let word = |text: &[u8]| CString::new(text).unwrap_or_default();
@@ -136,5 +139,6 @@ fn waiting_command(dirs: Args, commands: &[u8], mut state: u8, timeout: u32) -> 
 }
 
 fn notifies_readiness(dir: &CStr) -> bool {
-    files::exists(&files::path(dir, "notification-fd"))
+    let ways = ["notification-fd", "notify-socket", "data/s6-rs/notify-socket"];
+    ways.iter().any(|file| files::exists(&files::path(dir, file)))
 }

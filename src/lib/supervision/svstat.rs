@@ -1,15 +1,17 @@
-//! s6-svstat: prints the state of a service (spec/supervision.md 8).
+//! s6-svstat: prints the state of a service (spec/supervision.md 8), and what the service says of itself, if it
+//! notifies (spec/sd-notify-and-fdstore.md 4.3).
 
 use std::ffi::CStr;
 
 use crate::cli::{Args, Options};
 use crate::die;
 use crate::error::{Die, Exit, OK, OrDie, Program, USAGE};
+use crate::notify::report;
 use crate::servicedir::status::Status;
 use crate::servicedir::{control, files};
 use crate::sys::{Errno, fd};
 use crate::tai::Tai64n;
-use crate::text::{decimal, signal_name};
+use crate::text::{decimal, parse_u64, quote_utf8, signal_name};
 
 /// Prints a summary, or the fields asked for.
 pub const PROGRAM: Program =
@@ -26,6 +28,8 @@ struct View<'a> {
     dir: &'a CStr,
     status: Status,
     now: Tai64n,
+    /// What the service says of itself; empty if it is none that notifies.
+    report: Vec<u8>,
 }
 
 /// One thing to print: its name for `-o`, the option that stands for it, and what it prints.
@@ -57,6 +61,19 @@ const FIELDS: &[Field] = &[
     Field { name: "readysince", letter: None, print: |view, out| out.extend(view.status.readystamp.text()) },
     Field { name: "updownfor", letter: Some('t'), print: |view, out| number(out, Some(view.since(view.status.stamp))) },
     Field { name: "readyfor", letter: None, print: |view, out| number(out, Some(view.since(view.status.readystamp))) },
+    Field { name: "notifystate", letter: None, print: |view, out| word(out, view.said("STATE")) },
+    Field { name: "statustext", letter: None, print: |view, out| quoted(out, view.said("STATUS")) },
+    Field { name: "errno", letter: None, print: |view, out| number(out, view.said("ERRNO").and_then(parse_u64)) },
+    Field { name: "buserror", letter: None, print: |view, out| quoted(out, view.said("BUSERROR")) },
+    Field { name: "varlinkerror", letter: None, print: |view, out| quoted(out, view.said("VARLINKERROR")) },
+    Field { name: "nfds", letter: None, print: |view, out| number(out, view.stored(0)) },
+    Field { name: "maxfds", letter: None, print: |view, out| number(out, view.stored(1)) },
+    Field {
+        name: "watchdog",
+        letter: None,
+        print: |view, out| number(out, view.said("WATCHDOG_USEC").and_then(parse_u64)),
+    },
+    Field { name: "result", letter: None, print: |view, out| word(out, view.said("RESULT")) },
 ];
 
 fn run(args: Args) -> Result<Exit, Die> {
@@ -89,7 +106,8 @@ fn run(args: Args) -> Result<Exit, Die> {
         Ok(false) | Err(Errno::ENOENT) => return Err(die!(NOT_SUPERVISED, "no s6-supervise is running for ", dir)),
         failure => return failure.or_die("look at the lock of", dir).map(|_| OK),
     }
-    let view = View { dir, status: Status::read(dir).or_die("read the status of", dir)?, now: Tai64n::now() };
+    let status = Status::read(dir).or_die("read the status of", dir)?;
+    let view = View { dir, status, now: Tai64n::now(), report: report::read(dir) };
     let mut out = Vec::with_capacity(256);
     match &fields[..] {
         [] => view.summarise(numeric, &mut out),
@@ -131,6 +149,16 @@ impl View<'_> {
 
     fn signal(&self) -> Option<u8> {
         self.status.wait_status.signal().filter(|_| self.is_dead())
+    }
+
+    /// What the service says under a key.
+    fn said(&self, key: &str) -> Option<&[u8]> {
+        report::value(&self.report, key)
+    }
+
+    /// The first or second number of how many descriptors are stored, and may be.
+    fn stored(&self, index: usize) -> Option<u64> {
+        parse_u64(self.said("FDSTORE")?.split(|&b| b == b'/').nth(index)?)
     }
 
     /// Whole seconds since `moment`; none since a moment to come.
@@ -179,6 +207,14 @@ impl View<'_> {
             number(out, Some(self.since(status.readystamp)));
             put(out, " seconds");
         }
+        if let Some(state) = self.said("STATE") {
+            put(out, ", notify ");
+            word(out, Some(state));
+        }
+        if let Some(text) = self.said("STATUS") {
+            put(out, ", status ");
+            quoted(out, Some(text));
+        }
     }
 }
 
@@ -188,6 +224,16 @@ fn put(out: &mut Vec<u8>, text: &str) {
 
 fn truth(out: &mut Vec<u8>, value: bool) {
     put(out, if value { "true" } else { "false" });
+}
+
+/// One word, or NA where there is none.
+fn word(out: &mut Vec<u8>, value: Option<&[u8]>) {
+    out.extend_from_slice(value.unwrap_or(b"NA"));
+}
+
+/// Text in quotes, fit for a terminal.
+fn quoted(out: &mut Vec<u8>, value: Option<&[u8]>) {
+    out.extend(quote_utf8(value.unwrap_or_default()));
 }
 
 /// A number, or -1 where there is none.

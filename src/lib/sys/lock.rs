@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-use super::{Errno, check};
+use super::{Errno, Pid, check};
 
 /// What kind of lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,8 +103,13 @@ fn set_alarm(first: Duration, again: Duration) -> Result<(), Errno> {
 
 /// Whether another process holds the file locked exclusively: the question behind "is it running?".
 pub fn is_locked(fd: impl AsFd) -> Result<bool, Errno> {
+    Ok(holder(fd)?.is_some())
+}
+
+/// The process that holds the file locked exclusively; its number is 0 if it is in a PID namespace out of sight.
+pub fn holder(fd: impl AsFd) -> Result<Option<Pid>, Errno> {
     let mut lock = request(libc::F_RDLCK as libc::c_short);
     // SAFETY: F_GETLK reads and writes one flock through a valid pointer.
     check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_GETLK, &mut lock) })?;
-    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+    Ok((lock.l_type != libc::F_UNLCK as libc::c_short).then(|| Pid::from_raw(lock.l_pid)))
 }
