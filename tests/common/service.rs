@@ -86,7 +86,9 @@ impl Service {
         );
         let supervised = Supervised { service: self, supervisor, listener };
         let dir = supervised.dir();
+        // It listens before it writes its first status, which clients need.
         eventually("the supervisor listens", || control::send(&dir, "supervise", b"").ok());
+        eventually("there is a status", || Status::read(&dir).ok());
         supervised
     }
 }
