@@ -68,3 +68,18 @@ fn every_program_is_in_the_tour() {
         assert!(tour.contains(&format!("Xr {} ", program.name)), "doc/man/s6.7: {} is not there", program.name);
     }
 }
+
+#[test]
+fn every_reference_to_a_page_of_ours_leads_to_it() {
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("doc/man");
+    let ours = |name: &str| name.starts_with("s6") || ["servicedir", "scandir", "fifodir", "ucspilogd"].contains(&name);
+    for page in std::fs::read_dir(&pages).unwrap() {
+        let page = page.unwrap();
+        let text = std::fs::read_to_string(page.path()).unwrap();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        for reference in words.windows(3).filter(|w| w[0].ends_with("Xr") && ours(w[1])) {
+            let file = format!("{}.{}", reference[1], reference[2]);
+            assert!(pages.join(&file).exists(), "{:?} refers to {file}, which is not there", page.file_name());
+        }
+    }
+}
