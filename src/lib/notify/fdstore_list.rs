@@ -6,8 +6,8 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
 
+use libc::{major, minor};
 use nix::fcntl::OFlag;
-use nix::sys::stat::{major, minor};
 
 use crate::cli::Args;
 use crate::die;

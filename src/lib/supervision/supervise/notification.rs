@@ -117,13 +117,12 @@ pub fn begin() {
     if socket_file().is_some() {
         return;
     }
-    for file in [
+    let unused = [
         files::extension(c"fdstore-max", c"data/s6-rs/fdstore-max"),
         files::extension(c"timeout-watchdog", c"data/s6-rs/timeout-watchdog"),
-    ] {
-        if let Some(file) = file {
-            warn!("ignoring ", file, ": there is no notify-socket");
-        }
+    ];
+    for file in unused.into_iter().flatten() {
+        warn!("ignoring ", file, ": there is no notify-socket");
     }
 }
 
@@ -554,7 +553,8 @@ impl Shell {
             None => {}
             Some(grammar::Store::Remove(name)) => notification.drop_from_store(|entry| *entry.name == *name),
             Some(grammar::Store::Add { name, poll }) => {
-                if notification.store.add(notification.fds.drain(..), name, poll) > 0 {
+                let added = notification.store.add(notification.fds.drain(..), name, poll);
+                if added > 0 {
                     notification.stale = Stale::Everything;
                 }
             }
