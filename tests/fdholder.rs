@@ -4,7 +4,7 @@
 mod common;
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -12,7 +12,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::holder::{ALL, Conn, Holder, allow, frame, in_seconds};
+use common::service::Scandir;
 use common::{Background, Outcome, Scratch, code, eventually, finish, original, program, run, text, until, with_path};
+use s6::servicedir::control;
 
 const EPERM: u8 = 1;
 const ENOENT: u8 = 2;
@@ -99,11 +101,8 @@ fn what_was_not_open_cannot_be_stored() {
     let h = Holder::new(&[]);
     let outcome = run("s6-fdholder-store", &["-d", "200", h.socket.to_str().unwrap(), "x"]);
     assert_eq!((outcome.code, outcome.err.contains("Bad file descriptor")), (1, true));
-    let closed = finish(&mut with_path(Command::new("sh")).args([
-        "-c",
-        "exec s6-fdholder-store \"$0\" x <&-",
-        h.socket.to_str().unwrap(),
-    ]));
+    let script = ["-c", "exec s6-fdholder-store \"$0\" x <&-", h.socket.to_str().unwrap()];
+    let closed = finish(with_path(Command::new("sh")).args(script));
     assert_eq!(closed.code, 1, "standard input was closed");
     assert!(h.connect().ids().is_empty());
 }
@@ -428,7 +427,7 @@ fn mixed() -> (Vec<(String, OwnedFd, [u8; 12])>, Scratch) {
             _ => nix::sys::memfd::memfd_create(c"memory", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap(),
         }
     });
-    let limit = |i: u64| if i % 3 == 0 { in_seconds(10_000 + i) } else { never() };
+    let limit = |i: u64| if i.is_multiple_of(3) { in_seconds(10_000 + i) } else { never() };
     let all = fds.enumerate().map(|(i, fd)| (format!("kind{}: {i}", i % 5), fd, limit(i as u64)));
     (all.collect(), scratch)
 }
@@ -438,8 +437,11 @@ fn finite(limit: &[u8]) -> Option<Vec<u8>> {
     (limit[0] == 0x40).then(|| limit.to_vec())
 }
 
-/// Everything a server holds: name, what it refers to, limit.
-fn held(h: &Holder) -> Vec<(String, (u64, u64), Option<Vec<u8>>)> {
+/// Something that is held: its name, what it refers to, its limit.
+type Entry = (String, (u64, u64), Option<Vec<u8>>);
+
+/// Everything a server holds.
+fn held(h: &Holder) -> Vec<Entry> {
     let mut c = h.connect();
     let (answer, _) = c.ask(b"?", &[]).unwrap();
     let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
@@ -819,4 +821,72 @@ fn the_daemon_needs_a_path_and_rules() {
     {
         assert_eq!(run("s6-fdholder-daemon", args).code, 100, "{args:?}");
     }
+}
+
+// ---- the examples
+
+/// A client of the example server, which may have something sent back twice.
+struct Echo {
+    stream: std::io::BufReader<UnixStream>,
+    said: usize,
+}
+
+impl Echo {
+    fn connect(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).expect("no connection is refused");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Echo { stream: std::io::BufReader::new(stream), said: 0 }
+    }
+
+    /// Says a number and hears it.
+    fn talk(&mut self) {
+        self.said += 1;
+        self.stream.get_mut().write_all(format!("{}\n", self.said).as_bytes()).unwrap();
+        let mut heard = 0;
+        while heard != self.said {
+            let mut line = String::new();
+            assert!(self.stream.read_line(&mut line).expect("an answer") > 0, "the server hung up");
+            let number = line.trim_end().parse().unwrap();
+            assert!(number == self.said || number == heard || number + 1 == self.said, "{number} for {}", self.said);
+            heard = number;
+        }
+    }
+}
+
+#[test]
+fn the_example_server_keeps_its_clients_while_it_and_its_holder_are_replaced() {
+    if finish(Command::new("sh").args(["-c", "command -v python3"])).code != 0 {
+        return common::skip("the example server is written in python3");
+    }
+    let scandir = Scandir::new();
+    for name in ["fdholder", "fdholder-server"] {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("servicedir-examples").join(name);
+        assert_eq!(finish(Command::new("cp").arg("-R").args([&source, &scandir.scratch.path(name)])).code, 0);
+    }
+    let socket = scandir.scratch.path("fdholder-server/socket");
+    let mut tree = scandir.scan(&[]);
+    until("the server is there", || UnixStream::connect(&socket).is_ok());
+    let mut old_clients: Vec<Echo> = (0..20).map(|_| Echo::connect(&socket)).collect();
+    old_clients.iter_mut().for_each(Echo::talk);
+    let mut after = |command: &str, new_clients: usize| {
+        let before = tree.wait_up("fdholder-server");
+        control::send(&tree.service("fdholder-server"), "supervise", command.as_bytes()).unwrap();
+        // They may find nobody, and wait.
+        std::thread::scope(|scope| {
+            for _ in 0..5 {
+                scope.spawn(|| (0..new_clients / 5).for_each(|_| Echo::connect(&socket).talk()));
+            }
+        });
+        old_clients.iter_mut().for_each(Echo::talk);
+        until("another server runs", || tree.wait_up("fdholder-server") != before);
+    };
+    // 1000 connections over 20 restarts.
+    (0..20).for_each(|_| after("r", 50));
+    (0..3).for_each(|_| after("k", 0));
+    let holder = tree.wait_up("fdholder");
+    let replaced = finish(&mut with_path(Command::new(tree.scandir.scratch.path("fdholder/replace"))));
+    assert_eq!(replaced.code, 0, "{}", replaced.err);
+    assert_ne!(tree.wait_up("fdholder"), holder);
+    after("r", 50);
+    assert_eq!(tree.end(), 0);
 }
