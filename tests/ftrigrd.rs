@@ -293,8 +293,8 @@ fn a_client_that_reads_no_more_is_an_error() {
     for close_events in [true, false] {
         let mut server = Server::new();
         assert_eq!(server.subscribe(1, "x", 0, 0), 0);
-        let null = || std::fs::File::open("/dev/null").unwrap();
-        *(if close_events { &mut server.events } else { &mut server.answers }) = null();
+        let channel = if close_events { &mut server.events } else { &mut server.answers };
+        *channel = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(server.process.code(), 111);
         assert_eq!(server.fifos(), 0);
         assert!(text(server.scratch.path("stderr")).starts_with("s6-ftrigrd: fatal: "));
