@@ -148,56 +148,58 @@ impl Automaton {
     }
 
     fn run_alone(&mut self, text: &[u8], row: u32) -> Matches {
-        let mut rows = [row];
+        let mut row = row;
         for stretch in text.chunks(STRETCH) {
-            if self.is_settled(rows[0]) {
+            if self.is_settled(row) {
                 break;
             }
-            self.walk([stretch], &mut rows);
+            stretch.iter().for_each(|&byte| self.step(std::slice::from_mut(&mut row), 0, byte));
         }
-        self.matches_at_end(rows[0])
+        self.matches_at_end(row)
     }
 
     /// Goes as many steps in each lane as there are bytes, the same number for all.
-    fn walk<const N: usize>(&mut self, text: [&[u8]; N], rows: &mut [u32; N]) {
+    fn walk(&mut self, text: [&[u8]; LANES], rows: &mut [u32; LANES]) {
         let mut at = 0;
-        loop {
+        while at < text[0].len() {
             at += self.walk_known(text.map(|lane| &lane[at..]), rows);
-            if at == text[0].len() {
-                return;
+            if at < text[0].len() {
+                (0..LANES).for_each(|i| self.step(rows, i, text[i][at]));
+                at += 1;
             }
-            (0..N).for_each(|i| self.step(rows, i, text[i][at]));
-            at += 1;
         }
     }
 
-    /// Goes on while every lane comes to a state that is there already, and says how many steps that was.
-    #[inline(always)]
-    fn walk_known<const N: usize>(&self, text: [&[u8]; N], rows: &mut [u32; N]) -> usize {
-        let (table, steps) = (&self.table[..], text[0].len());
-        let text = text.map(|lane| &lane[..steps]);
-        let mut now = *rows;
-        for at in 0..steps {
-            let next = array::from_fn(|i| table[now[i] as usize + usize::from(self.classes[usize::from(text[i][at])])]);
-            if next.iter().fold(0, |all, row: &u32| all | row) & UNKNOWN != 0 {
-                *rows = now;
-                return at;
+    /// Goes on while every lane comes to a state that is there already, and says how many steps that was. Written out
+    /// for its four lanes, so that their rows are in registers in a build for size, too.
+    fn walk_known(&self, [a, b, c, d]: [&[u8]; LANES], rows: &mut [u32; LANES]) -> usize {
+        let table = &self.table[..];
+        let next = |row: u32, byte: u8| table[row as usize + usize::from(self.classes[usize::from(byte)])];
+        let (mut now, mut steps) = ((rows[0], rows[1], rows[2], rows[3]), 0);
+        for (((&a, &b), &c), &d) in a.iter().zip(b).zip(c).zip(d) {
+            let ahead = (next(now.0, a), next(now.1, b), next(now.2, c), next(now.3, d));
+            if (ahead.0 | ahead.1 | ahead.2 | ahead.3) & UNKNOWN != 0 {
+                break;
             }
-            now = next;
+            now = ahead;
+            steps += 1;
         }
-        *rows = now;
+        *rows = [now.0, now.1, now.2, now.3];
         steps
     }
 
-    /// One step in one lane, along a way that may not have been gone before.
-    #[cold]
+    /// One step in one lane.
     fn step(&mut self, rows: &mut [u32], lane: usize, byte: u8) {
         let class = usize::from(self.classes[usize::from(byte)]);
-        let known = self.table[rows[lane] as usize + class];
-        if known & UNKNOWN == 0 {
-            rows[lane] = known;
-            return;
+        match self.table[rows[lane] as usize + class] {
+            UNKNOWN => self.first_step(rows, lane, byte, class),
+            next => rows[lane] = next,
         }
+    }
+
+    /// One step in one lane, along a way that was not gone before.
+    #[cold]
+    fn first_step(&mut self, rows: &mut [u32], lane: usize, byte: u8, class: usize) {
         let state = self.after(&self.states[self.index(rows[lane])].0, byte);
         if self.table.len() > TABLE && !self.rows.contains_key(&state) {
             self.start_afresh(rows);

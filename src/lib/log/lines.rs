@@ -3,8 +3,7 @@
 use std::ops::Range;
 use std::os::fd::AsFd;
 
-use memchr::memchr2;
-
+use crate::sys::scan::{BLOCK, line_ends};
 use crate::sys::{Errno, fd};
 
 /// Capacity while little comes: two pages, of which only what is read into becomes memory.
@@ -21,8 +20,10 @@ pub struct Lines {
     buffer: Vec<u8>,
     /// Bytes of lines that were given out.
     done: usize,
-    /// Bytes behind those in which no end of a line is.
+    /// Bytes that were searched for ends of lines.
     searched: usize,
+    /// Ends that were found in the last block of them and not used yet: bits, the highest for the last byte.
+    ends: u64,
     /// Length at which a line is split.
     limit: usize,
 }
@@ -31,7 +32,7 @@ impl Lines {
     /// An empty buffer that splits lines above a limit of bytes; 0 is none.
     pub fn new(limit: usize) -> Self {
         let limit = if limit == 0 { usize::MAX - 1 } else { limit };
-        Lines { buffer: Vec::with_capacity(SMALL), done: 0, searched: 0, limit }
+        Lines { buffer: Vec::with_capacity(SMALL), done: 0, searched: 0, ends: 0, limit }
     }
 
     /// Reads once; 0 is the end of the input. The lines that were given out must have been [forgotten](Self::forget).
@@ -90,30 +91,48 @@ impl Lines {
     pub fn find(&mut self, lines: &mut [Range<usize>]) -> usize {
         let mut found = 0;
         while let Some(line) = lines.get_mut(found) {
-            let rest = &self.buffer[self.done..];
-            let window = &rest[..rest.len().min(self.limit + 1)];
-            let (length, taken) = match memchr2(b'\n', 0, &window[self.searched..]) {
-                Some(more) => (self.searched + more, self.searched + more + 1),
-                None if window.len() > self.limit => (self.limit, self.limit),
-                None => {
-                    self.searched = window.len();
-                    break;
-                }
-            };
-            *line = self.done..self.done + length;
-            if taken > length {
-                self.buffer[line.end] = b'\n';
+            let end = self.next_end();
+            let length = end.unwrap_or(self.buffer.len()) - self.done;
+            if length > self.limit {
+                *line = self.done..self.done + self.limit;
+                self.done = line.end;
+            } else if let Some(end) = end {
+                *line = self.done..end;
+                self.buffer[end] = b'\n';
+                self.done = end + 1;
+                self.ends &= self.ends - 1;
+            } else {
+                break;
             }
-            self.done += taken;
-            self.searched = 0;
             found += 1;
         }
         found
     }
 
-    /// Forgets the lines that were given out; their ranges mean nothing any more.
+    /// The first end of a line that was not used yet.
+    fn next_end(&mut self) -> Option<usize> {
+        while self.ends == 0 {
+            let rest = &self.buffer[self.searched..];
+            let mut last = [b' '; BLOCK];
+            let block = match rest.first_chunk() {
+                Some(block) => block,
+                None if rest.is_empty() => return None,
+                None => {
+                    last[BLOCK - rest.len()..].copy_from_slice(rest);
+                    &last
+                }
+            };
+            self.ends = line_ends(block);
+            self.searched += rest.len().min(BLOCK);
+        }
+        Some(self.searched + self.ends.trailing_zeros() as usize - BLOCK)
+    }
+
+    /// Forgets the lines that were given out, after the last of them was: their ranges mean nothing any more.
     pub fn forget(&mut self) {
+        debug_assert!(self.ends == 0 && self.searched == self.buffer.len());
         self.buffer.drain(..self.done);
+        self.searched -= self.done;
         self.done = 0;
     }
 }

@@ -249,10 +249,11 @@ impl Files {
         })?;
         names.sort_unstable();
         let size = |name: &CStr| match stat(join(&self.parameters.path, name).as_c_str()) {
-            Ok(found) if self.parameters.total > 0 => u64::try_from(found.st_size).unwrap_or(0),
-            _ => 0,
+            Ok(found) => u64::try_from(found.st_size).unwrap_or(0),
+            Err(_) => 0,
         };
-        let sizes: Vec<u64> = names.iter().map(|name| size(name)).collect();
+        let is_limited = self.parameters.total > 0;
+        let sizes: Vec<u64> = names.iter().map(|name| if is_limited { size(name) } else { 0 }).collect();
         let mut total: u64 = sizes.iter().sum();
         let mut count = names.len();
         for (name, size) in names.iter().zip(sizes) {

@@ -3,17 +3,17 @@
 
 use std::ops::Range;
 
-/// A queue of lines for one descriptor.
+/// Lines for one descriptor.
 #[derive(Debug, Default)]
 pub struct Outlet {
-    queue: Vec<u8>,
-    /// Bytes of the queue that are written.
-    written: usize,
-    /// What comes after the queue: a piece of the input text, ending with a line.
+    /// What comes first is in `queued`; the rest of it is room.
+    buffer: Vec<u8>,
+    queued: Range<usize>,
+    /// What comes then: a piece of the input text, ending with a line.
     run: Range<usize>,
 }
 
-/// A queue may keep this capacity while it is empty.
+/// The room that an empty queue may keep.
 const SMALL: usize = 4 * 1024;
 
 impl Outlet {
@@ -32,59 +32,88 @@ impl Outlet {
     /// Adds a line with something in front of it.
     pub fn push_decorated(&mut self, text: &[u8], decoration: &[u8], line: &Range<usize>) {
         self.settle(text);
-        self.queue.extend_from_slice(decoration);
-        self.queue.extend_from_slice(&text[line.clone()]);
-        self.queue.push(b'\n');
+        let room = self.room(decoration.len() + line.len() + 1);
+        let (front, rest) = room.split_at_mut(decoration.len());
+        copy(front, decoration);
+        let (middle, back) = rest.split_at_mut(line.len());
+        copy(middle, &text[line.clone()]);
+        back.copy_from_slice(b"\n");
     }
 
     /// Copies what is left in the text, before the text changes.
     pub fn settle(&mut self, text: &[u8]) {
-        self.queue.extend_from_slice(&text[self.run.clone()]);
+        if !self.run.is_empty() {
+            let run = self.run.clone();
+            self.room(run.len()).copy_from_slice(&text[run]);
+        }
         self.run = 0..0;
+    }
+
+    /// Makes the queue longer by so many bytes, which are to be filled in.
+    fn room(&mut self, bytes: usize) -> &mut [u8] {
+        let start = self.queued.end;
+        self.queued.end += bytes;
+        if self.queued.end > self.buffer.len() {
+            self.buffer.resize(self.queued.end.next_power_of_two().max(SMALL), 0);
+        }
+        &mut self.buffer[start..self.queued.end]
     }
 
     /// Whether everything was written.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.run.is_empty()
+        self.queued.is_empty() && self.run.is_empty()
     }
 
     /// What is to be written next. It ends with a line.
     pub fn front<'a>(&'a self, text: &'a [u8]) -> &'a [u8] {
-        if self.queue.is_empty() { &text[self.run.clone()] } else { &self.queue[self.written..] }
+        if self.queued.is_empty() { &text[self.run.clone()] } else { &self.buffer[self.queued.clone()] }
     }
 
     /// The first bytes of the front were written.
     pub fn advance(&mut self, bytes: usize) {
-        if self.queue.is_empty() {
+        if self.queued.is_empty() {
             self.run.start += bytes;
             return;
         }
-        self.written += bytes;
-        if self.written == self.queue.len() {
-            self.queue.clear();
-            self.written = 0;
-        } else if self.written > self.queue.len() / 2 {
-            self.queue.drain(..self.written);
-            self.written = 0;
+        self.queued.start += bytes;
+        // What moves is less than what was written since it last moved.
+        if self.queued.start > self.queued.len() {
+            self.buffer.copy_within(self.queued.clone(), 0);
+            self.queued = 0..self.queued.len();
         }
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        *self = Outlet::default();
-    }
-
-    /// Whether an empty queue holds memory that a quiet input does not need.
+    /// Whether an empty queue has more room than a quiet input needs.
     pub fn is_large(&self) -> bool {
-        self.queue.is_empty() && self.queue.capacity() > SMALL
+        self.queued.is_empty() && self.buffer.len() > SMALL
     }
 
-    /// Gives that memory back.
+    /// Gives that room back.
     pub fn shrink(&mut self) {
         if self.is_large() {
-            self.queue = Vec::new();
+            self.buffer = Vec::new();
         }
     }
+}
+
+/// Copies bytes to a place of the same length, those of an ordinary line without a call of memcpy: musl's takes longer
+/// to begin than to copy a line.
+fn copy(to: &mut [u8], from: &[u8]) {
+    if !(halves::<16>(to, from) || halves::<32>(to, from) || halves::<64>(to, from)) {
+        to.copy_from_slice(from);
+    }
+}
+
+/// Copies the first N bytes and the last N, if that is all, each in a few registers.
+#[inline(always)]
+fn halves<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
+    let (Some(head), Some(tail)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else { return false };
+    if from.len() > 2 * N {
+        return false;
+    }
+    to.first_chunk_mut::<N>().into_iter().for_each(|to| *to = *head);
+    to.last_chunk_mut::<N>().into_iter().for_each(|to| *to = *tail);
+    true
 }
 
 #[cfg(test)]

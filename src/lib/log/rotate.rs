@@ -195,7 +195,7 @@ impl Core {
         if self.may_overgrow() || skipped >= block.len() {
             return block;
         }
-        let end = memchr::memchr(b'\n', &block[skipped..]).map_or(block.len(), |more| skipped + more + 1);
+        let end = block[skipped..].iter().position(|&b| b == b'\n').map_or(block.len(), |more| skipped + more + 1);
         &block[..end]
     }
 

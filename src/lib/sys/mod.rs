@@ -20,6 +20,7 @@ pub mod process;
 pub mod random;
 pub mod regex;
 pub mod scm;
+pub mod scan;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
