@@ -6,18 +6,16 @@ use std::os::fd::AsFd;
 use crate::sys::scan::{BLOCK, line_ends};
 use crate::sys::{Errno, fd};
 
-/// Capacity while little comes: two pages, of which only what is read into becomes memory.
-const SMALL: usize = 8 * 1024;
-/// Capacity once a read has filled the small buffer. More than a full pipe; and so large that malloc maps it, and
-/// gives it back to the system when it is freed.
+/// Bytes of the large buffer: more than a full pipe, and so many that malloc maps them, and gives them back to the system
+/// when they are freed.
 const LARGE: usize = 160 * 1024;
-/// The least room for a read, whatever is left of an unfinished line.
+/// The least room for a read into the large buffer, whatever is left of an unfinished line.
 const ROOM: usize = 4 * 1024;
 
 /// A buffer of lines.
 #[derive(Debug)]
-pub struct Lines {
-    buffer: Vec<u8>,
+pub struct Lines<'a> {
+    buffer: Buffer<'a>,
     /// Bytes of lines that were given out.
     done: usize,
     /// Bytes that were searched for ends of lines.
@@ -28,50 +26,117 @@ pub struct Lines {
     limit: usize,
 }
 
-impl Lines {
-    /// An empty buffer that splits lines above a limit of bytes; 0 is none.
-    pub fn new(limit: usize) -> Self {
-        let limit = if limit == 0 { usize::MAX - 1 } else { limit };
-        Lines { buffer: Vec::with_capacity(SMALL), done: 0, searched: 0, ends: 0, limit }
+/// Bytes in a small piece of memory that is there anyway, or, when much comes at a time, in a large one.
+#[derive(Debug)]
+struct Buffer<'a> {
+    small: &'a mut [u8],
+    used: usize,
+    /// In use if it has any capacity.
+    large: Vec<u8>,
+}
+
+impl Buffer<'_> {
+    fn is_large(&self) -> bool {
+        self.large.capacity() > 0
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.is_large() { &self.large } else { &self.small[..self.used] }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        if self.is_large() { &mut self.large } else { &mut self.small[..self.used] }
+    }
+
+    /// Reads once, as much as there is room for. A small buffer that is full is too small.
+    fn read(&mut self, fd: impl AsFd) -> Result<usize, Errno> {
+        if self.is_large() {
+            if self.large.capacity() - self.large.len() < ROOM {
+                self.large.reserve(LARGE);
+            }
+            return fd::read_into(fd, &mut self.large);
+        }
+        let got = fd::read(fd, &mut self.small[self.used..])?;
+        self.used += got;
+        if self.used == self.small.len() {
+            self.grow();
+        }
+        Ok(got)
+    }
+
+    fn grow(&mut self) {
+        self.large.reserve_exact(LARGE.max(2 * self.used));
+        self.large.extend_from_slice(&self.small[..self.used]);
+        self.used = 0;
+    }
+
+    fn push(&mut self, byte: u8) {
+        if !self.is_large() && self.used < self.small.len() {
+            self.small[self.used] = byte;
+            self.used += 1;
+            return;
+        }
+        if !self.is_large() {
+            self.grow();
+        }
+        self.large.push(byte);
+    }
+
+    fn forget(&mut self, bytes: usize) {
+        if self.is_large() {
+            self.large.drain(..bytes);
+        } else {
+            self.small.copy_within(bytes..self.used, 0);
+            self.used -= bytes;
+        }
+    }
+
+    /// Frees the large buffer if what is in it is little.
+    fn shrink(&mut self) {
+        if self.large.len() <= self.small.len() / 2 {
+            self.used += self.large.len();
+            self.small[..self.used].copy_from_slice(&self.large);
+            self.large = Vec::new();
+        }
+    }
+}
+
+impl<'a> Lines<'a> {
+    /// A buffer that begins in, and comes back to, a small piece of memory. It splits lines above a limit of bytes; 0 is
+    /// none.
+    pub fn new(small: &'a mut [u8], limit: usize) -> Self {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        Lines { buffer: Buffer { small, used: 0, large: Vec::new() }, done: 0, searched: 0, ends: 0, limit }
     }
 
     /// Reads once; 0 is the end of the input. The lines that were given out must have been [forgotten](Self::forget).
     pub fn read(&mut self, fd: impl AsFd) -> Result<usize, Errno> {
-        if self.buffer.capacity() - self.buffer.len() < ROOM {
-            self.buffer.reserve(LARGE);
-        }
-        let got = fd::read_into(fd, &mut self.buffer)?;
-        if self.buffer.len() == self.buffer.capacity() && self.buffer.capacity() < LARGE {
-            self.buffer.reserve_exact(LARGE - self.buffer.len());
-        }
-        Ok(got)
+        self.buffer.read(fd)
     }
 
     /// Reads one byte, for an input that somebody else goes on reading; 0 is the end of it.
     pub fn read_byte(&mut self, fd: impl AsFd) -> Result<usize, Errno> {
         let mut byte = [0];
         let got = fd::read(fd, &mut byte)?;
-        self.buffer.extend_from_slice(&byte[..got]);
+        byte[..got].iter().for_each(|&byte| self.buffer.push(byte));
         Ok(got)
     }
 
     /// Whether the buffer has grown beyond what a quiet input needs.
     pub fn is_large(&self) -> bool {
-        self.buffer.capacity() > SMALL
+        self.buffer.is_large()
     }
 
-    /// Gives the memory of a large buffer back, if the unfinished line fits in a small one.
+    /// Gives the memory of a large buffer back, unless a long unfinished line is in it.
     pub fn shrink(&mut self) {
-        if self.is_large() && self.buffer.len() + ROOM <= SMALL {
-            let mut small = Vec::with_capacity(SMALL);
-            small.extend_from_slice(&self.buffer);
-            self.buffer = small;
+        if self.is_large() {
+            self.buffer.shrink();
         }
     }
 
     /// Whether there is a line without an end.
     pub fn has_partial(&self) -> bool {
-        self.done < self.buffer.len()
+        self.done < self.buffer.bytes().len()
     }
 
     /// Ends the line that has no end. Nothing may be read any more.
@@ -83,7 +148,7 @@ impl Lines {
 
     /// What the ranges of lines are ranges of.
     pub fn text(&self) -> &[u8] {
-        &self.buffer
+        self.buffer.bytes()
     }
 
     /// Finds the next lines, as many as there are and there is room for, and says how many. A newline follows each
@@ -92,13 +157,13 @@ impl Lines {
         let mut found = 0;
         while let Some(line) = lines.get_mut(found) {
             let end = self.next_end();
-            let length = end.unwrap_or(self.buffer.len()) - self.done;
+            let length = end.unwrap_or(self.buffer.bytes().len()) - self.done;
             if length > self.limit {
                 *line = self.done..self.done + self.limit;
                 self.done = line.end;
             } else if let Some(end) = end {
                 *line = self.done..end;
-                self.buffer[end] = b'\n';
+                self.buffer.bytes_mut()[end] = b'\n';
                 self.done = end + 1;
                 self.ends &= self.ends - 1;
             } else {
@@ -112,7 +177,7 @@ impl Lines {
     /// The first end of a line that was not used yet.
     fn next_end(&mut self) -> Option<usize> {
         while self.ends == 0 {
-            let rest = &self.buffer[self.searched..];
+            let rest = &self.buffer.bytes()[self.searched..];
             let mut last = [b' '; BLOCK];
             let block = match rest.first_chunk() {
                 Some(block) => block,
@@ -130,8 +195,8 @@ impl Lines {
 
     /// Forgets the lines that were given out, after the last of them was: their ranges mean nothing any more.
     pub fn forget(&mut self) {
-        debug_assert!(self.ends == 0 && self.searched == self.buffer.len());
-        self.buffer.drain(..self.done);
+        debug_assert!(self.ends == 0 && self.searched == self.buffer.bytes().len());
+        self.buffer.forget(self.done);
         self.searched -= self.done;
         self.done = 0;
     }
@@ -145,10 +210,11 @@ mod tests {
 
     /// The lines of input that comes in these pieces, each with whether it ended.
     fn split(limit: usize, pieces: &[Vec<u8>], batch: usize) -> Vec<(Vec<u8>, bool)> {
-        let mut lines = Lines::new(limit);
+        let mut small = [0; 40];
+        let mut lines = Lines::new(&mut small, limit);
         let mut all = Vec::new();
         let mut ranges = vec![0..0; batch];
-        let mut turn = |lines: &mut Lines| {
+        let mut turn = |lines: &mut Lines<'_>| {
             loop {
                 let found = lines.find(&mut ranges);
                 let text = lines.text();
@@ -160,7 +226,7 @@ mod tests {
             lines.forget();
         };
         for piece in pieces {
-            lines.buffer.extend_from_slice(piece);
+            piece.iter().for_each(|&byte| lines.buffer.push(byte));
             turn(&mut lines);
         }
         lines.end();
@@ -201,9 +267,10 @@ mod tests {
     #[test]
     fn the_buffer_grows_under_load_and_shrinks_again() {
         let (reader, writer) = std::io::pipe().unwrap();
-        let mut lines = Lines::new(8192);
+        let mut small = [0; 100];
+        let mut lines = Lines::new(&mut small, 8192);
         let mut ranges = [const { 0..0 }; 8];
-        let mut turn = |lines: &mut Lines, bytes: &[u8]| {
+        let mut turn = |lines: &mut Lines<'_>, bytes: &[u8]| {
             (&writer).write_all(bytes).unwrap();
             let got = lines.read(&reader).unwrap();
             while lines.find(&mut ranges) > 0 {}
@@ -212,13 +279,16 @@ mod tests {
         };
         assert_eq!(turn(&mut lines, b"one\n"), 4);
         assert!(!lines.is_large());
-        assert_eq!(turn(&mut lines, &[b"x"[0]; 9000]), SMALL);
+        assert_eq!(turn(&mut lines, &[b'x'; 120]), 100);
         assert!(lines.is_large());
         lines.shrink();
-        assert!(lines.is_large(), "an unfinished line of that length needs it");
+        assert!(lines.is_large(), "the unfinished line needs it");
+        assert_eq!(turn(&mut lines, &[b'y'; 9000]), 9020);
         turn(&mut lines, b"\nrest");
         lines.shrink();
         assert!(!lines.is_large());
         assert_eq!(lines.text(), b"rest");
+        turn(&mut lines, b" of it\n+");
+        assert_eq!(lines.text(), b"+");
     }
 }

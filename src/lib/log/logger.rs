@@ -7,6 +7,7 @@
 use std::ffi::CString;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -38,8 +39,10 @@ pub const PROGRAM: Program = Program {
 
 /// The least length at which lines are split.
 const LEAST_LIMIT: u32 = 48;
-/// A read of more than this is no quiet input.
-const QUIET: usize = 4096;
+/// Bytes that are read at once from a quiet input.
+const SMALL: usize = 2048;
+/// The buffer for those: here, it is in a page that the program has in any case.
+static BUFFER: Mutex<[u8; SMALL]> = Mutex::new([0; SMALL]);
 /// How long the buffers stay large after the last large read.
 const CALM: Duration = Duration::from_secs(1);
 
@@ -87,7 +90,8 @@ fn run(args: Args) -> Result<Exit, Die> {
         warn!("selections after the last action of the script are ignored");
     }
     fd::open_missing_standard().or_die("open", "/dev/null")?;
-    let logger = Logger::new(settings, script, selector)?;
+    let mut small = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut logger = Logger::new(settings, script, selector, &mut *small)?;
     signal::neutralise(Signal::SIGPIPE).or_die("catch", "SIGPIPE")?;
     signal::trap(&[Signal::SIGTERM, Signal::SIGHUP, Signal::SIGALRM, Signal::SIGCHLD]).or_die("trap", "signals")?;
     let _stdin = Nonblocking::set(fd::STDIN);
@@ -142,37 +146,40 @@ enum Input {
     Ended,
 }
 
-struct Logger {
+struct Logger<'a> {
     settings: Settings,
     selector: Selector,
-    lines: Lines,
+    lines: Lines<'a>,
     input: Input,
     destinations: Vec<Destination>,
     /// For standard output, if any action goes there and it can be written to.
     output: Option<Outlet>,
     logdirs: Vec<Logdir>,
-    human: Human,
+    /// For actions with local time. Others do not pay for the zone.
+    human: Option<Human>,
     /// When large buffers have not been needed for long enough.
     calm: Option<Instant>,
 }
 
-impl Logger {
-    fn new(settings: Settings, script: Script, selector: Selector) -> Result<Self, Die> {
+impl<'a> Logger<'a> {
+    fn new(settings: Settings, script: Script, selector: Selector, small: &'a mut [u8]) -> Result<Self, Die> {
         let mask = umask(Mode::empty());
         umask(mask);
         let mode = 0o666 & !(mask.bits() as u32);
+        let limit = match settings.line_limit {
+            0 => 0,
+            limit => limit.max(LEAST_LIMIT) as usize,
+        };
+        let logdirs = script.actions.iter().filter(|action| matches!(action.target, Target::Logdir(_))).count();
         let mut logger = Logger {
             selector,
-            lines: Lines::new(match settings.line_limit {
-                0 => 0,
-                limit => limit.max(LEAST_LIMIT) as usize,
-            }),
+            lines: Lines::new(small, limit),
             settings,
             input: Input::Open,
             destinations: Vec::with_capacity(script.actions.len()),
             output: None,
-            logdirs: Vec::new(),
-            human: Human::new(Zone::Local),
+            logdirs: Vec::with_capacity(logdirs),
+            human: script.actions.iter().any(|action| action.time).then(|| Human::new(Zone::Local)),
             calm: None,
         };
         for Action { label, time, prefix, target } in script.actions {
@@ -193,13 +200,13 @@ impl Logger {
                 }
             };
             let mut destination = Destination { label, time, prefix, decoration: Vec::new(), sink };
-            destination.decorate(&Tai64n::now(), &mut logger.human);
+            destination.decorate(Tai64n::default(), &mut logger.human);
             logger.destinations.push(destination);
         }
         Ok(logger)
     }
 
-    fn run(mut self) -> Result<Exit, Die> {
+    fn run(&mut self) -> Result<Exit, Die> {
         loop {
             let now = Instant::now();
             self.pass_deadlines(now);
@@ -290,7 +297,7 @@ impl Logger {
             Ok(bytes) => {
                 let had_lines = self.put_away();
                 let is_large = self.lines.is_large() || self.outlets().any(|outlet| outlet.is_large());
-                if is_large && (bytes > QUIET || self.calm.is_none()) {
+                if is_large && (bytes > SMALL || self.calm.is_none()) {
                     self.calm = Some(Instant::now() + CALM);
                 }
                 if had_lines && matches!(self.input, Input::LastLine(_)) {
@@ -357,7 +364,7 @@ impl Logger {
     fn decorate(&mut self) {
         if self.destinations.iter().any(|d| d.label || d.time) {
             let now = Tai64n::now();
-            self.destinations.iter_mut().for_each(|destination| destination.decorate(&now, &mut self.human));
+            self.destinations.iter_mut().for_each(|destination| destination.decorate(now, &mut self.human));
         }
     }
 
@@ -384,14 +391,16 @@ impl Logger {
 }
 
 impl Destination {
-    fn decorate(&mut self, now: &Tai64n, human: &mut Human) {
+    fn decorate(&mut self, now: Tai64n, human: &mut Option<Human>) {
         self.decoration.clear();
         if self.label {
             self.decoration.extend_from_slice(&now.text());
             self.decoration.push(b' ');
         }
-        if self.time {
-            self.decoration.extend_from_slice(human.text(*now).unwrap_or(b"unknown time"));
+        if self.time
+            && let Some(human) = human
+        {
+            self.decoration.extend_from_slice(human.text(now).unwrap_or(b"unknown time"));
             self.decoration.extend_from_slice(b"  ");
         }
         if !self.prefix.is_empty() {

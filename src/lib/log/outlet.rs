@@ -13,8 +13,8 @@ pub struct Outlet {
     run: Range<usize>,
 }
 
-/// The room that an empty queue may keep.
-const SMALL: usize = 4 * 1024;
+/// The room that an empty queue may keep: for a line or two, which the program has without asking the system.
+const SMALL: usize = 256;
 
 impl Outlet {
     /// Adds a line of the text, given without its newline, which is added if the text does not have it.

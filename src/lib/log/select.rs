@@ -9,7 +9,7 @@ use crate::error::Die;
 use crate::sys::regex::Regex;
 
 /// Lines that are looked at together.
-pub const BATCH: usize = 128;
+pub const BATCH: usize = 64;
 
 /// Applies the rules to one line: calls `act` with the numbers of the actions, in order. `matches` says whether the
 /// line matches the pattern of that number.
