@@ -59,7 +59,7 @@ pub fn with_path(mut command: Command) -> Command {
 }
 
 /// What a finished program said.
-#[derive(Debug)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     pub code: i32,
     pub out: String,

@@ -63,10 +63,11 @@ const NO_LOGGER: Option<&str> = Some("the logger of the service, if any, is not 
 const NO_FORCE: Option<&str> = Some("force has no meaning: a service that must be killed has a file timeout-kill");
 const LETTER: Option<&str> = Some("this command is taken as the one that is nearest to it");
 
+// A restart is waited for by -wR: -wU would be content with the state before it.
 const START: &[Step] = &[SendAndWait("-wU", "-u"), Step::Status];
 const STOP: &[Step] = &[SendAndWait("-wD", "-d"), Step::Status];
-const RESTART: &[Step] = &[SendAndWait("-wU", "-ru"), Step::Status];
-const TRY_RESTART: &[Step] = &[IfUp, SendAndWait("-wU", "-r"), Step::Status];
+const RESTART: &[Step] = &[SendAndWait("-wR", "-ru"), Step::Status];
+const TRY_RESTART: &[Step] = &[IfUp, SendAndWait("-wR", "-r"), Step::Status];
 const RELOAD: &[Step] = &[Send("-h"), Step::Status];
 const SHUTDOWN: &[Step] = &[SendAndWait("-wD", "-d"), Send("-x"), Step::Status];
 const EXIT: &[Step] = &[Send("-xd")];
