@@ -619,6 +619,47 @@ fn sources_for_s6_rc_have_their_files() {
     assert_eq!(mode(scratch.path("sources/getty/run")) & 0o111, 0);
 }
 
+/// A maker that finds no execlineb, and so writes for `/bin/sh`.
+fn without_execline(name: &str) -> Command {
+    let mut command = program(name);
+    command.env("PATH", common::bin_dir());
+    command
+}
+
+#[test]
+fn scripts_are_in_execline_where_it_is_installed_and_for_sh_elsewhere() {
+    let scratch = Scratch::new();
+    scratch.script("template/run", "");
+    scratch.script("fake/execlineb", "");
+    for (name, path, service, logger) in [
+        (
+            "execline",
+            scratch.path("fake"),
+            format!(
+                "#!{0} -P\n\nfdmove -c 2 1\ns6-setuidgid \"bob\"\ns6-svscan -d3 -C1000 -- instance\n",
+                scratch.path("fake/execlineb").display()
+            ),
+            format!(
+                "#!{0} -P\ns6-log -bd3 -- t n10 s1000000 \"pa \\\"b\" \"/l\"\n",
+                scratch.path("fake/execlineb").display()
+            ),
+        ),
+        (
+            "shell",
+            scratch.path("nowhere"),
+            "#!/bin/sh\nexec 2>&1\nexec s6-setuidgid bob s6-svscan -d3 -C1000 -- instance\n".to_owned(),
+            "#!/bin/sh\nexec s6-log -bd3 -- t n10 s1000000 'pa \"b' /l\n".to_owned(),
+        ),
+    ] {
+        let mut maker = program("s6-instance-maker");
+        maker.env("PATH", path).current_dir(scratch.path(""));
+        let made = finish(maker.args(["-u", "bob", "-L", "/l", "-P", "a \"b", "template", name]));
+        assert_eq!(made.code, 0, "{made:?}");
+        assert_eq!(text(scratch.path(name).join("run")), service);
+        assert_eq!(text(scratch.path(name).join("log/run")), logger);
+    }
+}
+
 /// A directory with an s6-svscan that writes down how it was called, for the PATH of a script.
 fn recorder(scratch: &Scratch) -> PathBuf {
     let script = format!(
@@ -642,7 +683,7 @@ fn a_user_tree_runs_as_the_user_with_a_fresh_environment() {
     scratch.write("env/SPARE", "untouched ${USER}");
     let path = format!("{}:${{HOME}}/bin:/usr/bin:/bin", bin.display());
     let made = finish(
-        program("s6-usertree-maker")
+        without_execline("s6-usertree-maker")
             .args(["-p", &path, "-d", "/run/user/${UID}/it's here", "-E"])
             .arg(scratch.path("env"))
             .args(["-e", "GREETING", "-e", "ABSENT", "daemon", "/var/log/x"])
@@ -688,7 +729,7 @@ fn user_trees_of_nobody_are_refused() {
         assert_eq!(run("s6-usertree-maker", args).code, 100, "{args:?}");
     }
     let scratch = Scratch::new();
-    let made = finish(program("s6-usertree-maker").args(["no-such-user", "/log"]).arg(scratch.path("tree")));
+    let made = finish(without_execline("s6-usertree-maker").args(["no-such-user", "/log"]).arg(scratch.path("tree")));
     assert_eq!(made.code, 0);
     let outcome = finish(&mut Command::new(scratch.path("tree/run")));
     assert_eq!((outcome.code, outcome.out.as_str()), (111, "run: fatal: no home directory for no-such-user\n"));

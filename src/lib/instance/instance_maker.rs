@@ -6,11 +6,11 @@ use crate::cli::{Args, Options};
 use crate::die;
 use crate::error::{self, Die, Exit, OrDie, Program, USAGE};
 use crate::instance::create::{INSTANCE, INSTANCES};
+use crate::instance::execline::Script;
 use crate::instance::maker::{Line, LoggerOptions, Plan, RcNames};
 use crate::instance::tree;
 use crate::servicedir::files;
 use crate::sys::dir;
-use crate::text::decimal;
 
 /// Writes the service directory of a service that has instances.
 pub const PROGRAM: Program = Program {
@@ -51,19 +51,33 @@ fn run(args: Args) -> Result<Exit, Die> {
 
     // A scanner counts the loggers of its services; s6-rc's loggers are services of another.
     let supervisors = most.clamp(1, MOST) * if log_dir.is_some() && rc.is_none() { 2 } else { 1 };
-    let mut line = Line::exec();
-    line.as_user(user.as_deref())
-        .words(&["s6-svscan", "-d3"])
-        .word(&[b"-C", decimal(supervisors).as_bytes()].concat())
-        .words(&["--", INSTANCE]);
     let plan = Plan {
         dir,
         rc: rc.as_ref(),
-        run: [b"#!/bin/sh\nexec 2>&1\n", &line.0[..], b"\n"].concat(),
+        run: run_script(user.as_deref(), supervisors),
         log_run: log_dir.map(|log_dir| logger.script(&log_dir)),
     };
     plan.carry_out(|service| add_template(service, template, rc.is_none()))?;
     Ok(error::OK)
+}
+
+/// The script that becomes the scanner of the instances.
+fn run_script(user: Option<&[u8]>, supervisors: u32) -> Vec<u8> {
+    let scanner = format!("s6-svscan -d3 -C{supervisors} -- {INSTANCE}");
+    match Script::begin("-P") {
+        Some(mut script) => {
+            script.line("").line("fdmove -c 2 1");
+            if let Some(user) = user {
+                script.line_with("s6-setuidgid", user);
+            }
+            script.line(&scanner).text()
+        }
+        None => {
+            let mut line = Line::exec();
+            line.as_user(user).raw(scanner.as_bytes());
+            [b"#!/bin/sh\nexec 2>&1\n", &line.0[..], b"\n"].concat()
+        }
+    }
 }
 
 /// Refuses a relative directory: scripts run in directories of their own.

@@ -1,7 +1,8 @@
 //! What s6-instance-maker and s6-usertree-maker write alike: service directories, for a scan directory or as sources
 //! for s6-rc, and their loggers (spec/local-services-and-instances.md 9). What was made is removed after a failure.
 //!
-//! The scripts are for `/bin/sh`, with every word quoted, and run nothing but programs of this suite.
+//! Where execline is installed, the scripts are those that s6 writes; elsewhere they are for `/bin/sh`, with every word
+//! quoted, and run nothing but programs of this suite. Both do the same.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
@@ -13,6 +14,7 @@ use crate::cli::Value;
 use crate::die;
 use crate::error::{Die, OrDie, USAGE};
 use crate::events::fifodir::join;
+use crate::instance::execline::Script;
 use crate::instance::tree;
 use crate::servicedir::files;
 use crate::sys::{Errno, dir, fd};
@@ -52,23 +54,42 @@ impl LoggerOptions {
         if self.stamps > 3 { Err(die!(USAGE, "the type of stamps must be 0, 1, 2 or 3")) } else { Ok(true) }
     }
 
+    /// What s6-log is told, but for the directory.
+    fn directives(&self) -> Vec<Vec<u8>> {
+        let number = |letter: &str, number: u64| [letter.as_bytes(), decimal(number).as_bytes()].concat();
+        let mut list = Vec::new();
+        list.extend((self.stamps & 1 != 0).then(|| b"t".to_vec()));
+        list.extend((self.stamps & 2 != 0).then(|| b"T".to_vec()));
+        list.extend([number("n", self.files.into()), number("s", self.file_size)]);
+        list.extend((self.most != 0).then(|| number("S", self.most)));
+        list.extend(self.prefix.iter().map(|prefix| [b"p", &prefix[..]].concat()));
+        list
+    }
+
     /// The script that logs to `log_dir`.
     pub fn script(&self, log_dir: &[u8]) -> Vec<u8> {
+        match Script::begin("-P") {
+            Some(script) => self.execline_script(script, log_dir),
+            None => self.shell_script(log_dir),
+        }
+    }
+
+    fn execline_script(&self, mut script: Script, log_dir: &[u8]) -> Vec<u8> {
+        if let Some(user) = &self.user {
+            script.line_with("s6-setuidgid", user);
+        }
+        script.raw(b"s6-log -bd3 -- ");
+        for directive in self.directives() {
+            script.word(&directive).raw(b" ");
+        }
+        script.quoted(log_dir).raw(b"\n").text()
+    }
+
+    fn shell_script(&self, log_dir: &[u8]) -> Vec<u8> {
         let mut line = Line::exec();
-        line.as_user(self.user.as_deref());
-        line.words(&["s6-log", "-bd3", "--"]);
-        if self.stamps & 1 != 0 {
-            line.word(b"t");
-        }
-        if self.stamps & 2 != 0 {
-            line.word(b"T");
-        }
-        line.number("n", self.files.into()).number("s", self.file_size);
-        if self.most != 0 {
-            line.number("S", self.most);
-        }
-        if let Some(prefix) = &self.prefix {
-            line.word(&[b"p", &prefix[..]].concat());
+        line.as_user(self.user.as_deref()).words(&["s6-log", "-bd3", "--"]);
+        for directive in self.directives() {
+            line.word(&directive);
         }
         line.word(log_dir);
         [b"#!/bin/sh\n", &line.0[..], b"\n"].concat()
@@ -103,11 +124,6 @@ impl Line {
         self.0.push(b' ');
         self.0.extend_from_slice(word);
         self
-    }
-
-    /// Adds a number with a letter in front.
-    fn number(&mut self, letter: &str, number: u64) -> &mut Self {
-        self.word(&[letter.as_bytes(), decimal(number).as_bytes()].concat())
     }
 
     /// What follows runs as this user, if there is one.

@@ -12,6 +12,7 @@ pub mod alias_sv;
 pub mod control;
 pub mod create;
 pub mod delete;
+mod execline;
 pub mod instance_maker;
 pub mod list;
 pub mod status;

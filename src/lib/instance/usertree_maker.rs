@@ -3,6 +3,7 @@
 use crate::cli::{Args, Options};
 use crate::die;
 use crate::error::{self, Die, Exit, Program, USAGE};
+use crate::instance::execline::Script;
 use crate::instance::instance_maker::check_log_dir;
 use crate::instance::maker::{Line, LoggerOptions, Plan, RcNames};
 use crate::text::shell_word;
@@ -119,10 +120,42 @@ fn expand_function() -> String {
 
 impl Tree {
     /// The script that becomes the user and then its scanner.
-    ///
-    /// The shell looks the home up, before the environment is emptied; the identity comes next, so that everything
-    /// else is done as the user.
     fn script(&self) -> Vec<u8> {
+        match Script::begin("-P") {
+            Some(script) => self.execline_script(script),
+            None => self.shell_script(),
+        }
+    }
+
+    fn execline_script(&self, mut script: Script) -> Vec<u8> {
+        script.line("fdmove -c 2 1").line("emptyenv -p").line_with("export USER", &self.user);
+        script.line_with("s6-envuidgid -i --", &self.user).line("s6-applyuidgid -U --");
+        script.raw(b"backtick -in HOME { homeof ").quoted(&self.user).line(" }");
+        let variables: &[String] = if self.env_dir.is_some() { &self.variables } else { &[] };
+        if let Some(env_dir) = &self.env_dir {
+            script.line_with("s6-envdir -i --", env_dir);
+        }
+        if !variables.is_empty() {
+            script.line("multisubstitute").line("{");
+            for name in variables {
+                script.line(&format!("  importas -D \"\" -- \"{name}\" \"{name}\""));
+            }
+            script.line("}");
+        }
+        script.line("multisubstitute").line("{");
+        for name in USER_VARIABLES {
+            script.line(&format!("  importas -i {name} {name}"));
+        }
+        script.line("}");
+        for name in variables {
+            script.line(&format!("export \"{name}\" ${{\"{name}\"}}"));
+        }
+        script.line_with("export PATH", &self.path).line_with("s6-svscan -d3 --", &self.scandir).text()
+    }
+
+    /// The same for a shell, which looks the home up before the environment is emptied; the identity comes next, so
+    /// that everything else is done as the user.
+    fn shell_script(&self) -> Vec<u8> {
         let user = self.user.escape_ascii();
         let mut script = format!(
             "#!/bin/sh

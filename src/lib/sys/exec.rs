@@ -1,6 +1,8 @@
 //! Executing a program by PATH search, in this process or in a child that must not allocate.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
+
+use nix::unistd::{AccessFlags, access};
 
 use super::Errno;
 use super::cptr::{self, CPtr};
@@ -12,6 +14,13 @@ const DEFAULT_PATH: &[u8] = b"/usr/bin:/bin";
 /// The PATH of this process, by which programs are looked up.
 pub fn search_path() -> &'static [u8] {
     env::get("PATH").map_or(DEFAULT_PATH, CStr::to_bytes)
+}
+
+/// Where in PATH a program is; `None` if it is not, or must not be executed.
+pub fn find(name: &CStr) -> Option<CString> {
+    let executable = |path: &CString| access(path.as_c_str(), AccessFlags::X_OK).is_ok();
+    let candidate = |dir: &[u8]| CString::new([dir, b"/", name.to_bytes()].concat()).ok();
+    search_path().split(|&b| b == b':').filter(|dir| !dir.is_empty()).filter_map(candidate).find(executable)
 }
 
 /// Replaces the process image by `argv[0]`, looked up in the PATH this process has now; returns only on failure.
