@@ -530,6 +530,9 @@ fn create_and_delete_that_compete_200_times_leave_a_whole_instance_or_none() {
     let mut outcomes = [0; 2];
     for round in 0..200 {
         let mut create = start("s6-instance-create");
+        if round % 2 == 0 {
+            until("the copy is begun", || made.instance("one").exists());
+        }
         let mut delete = start("s6-instance-delete");
         let mut rival = start("s6-instance-create");
         let codes = [create.code(), rival.code()];

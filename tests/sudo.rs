@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::service::Scandir;
 use common::user::{NOBODY, for_everyone, is_root};
 use common::{Background, Scratch, finish, original, program, run, skip, text, until};
 use proptest::prelude::*;
@@ -85,6 +86,41 @@ fn a_user_gets_what_the_server_runs_for_it_and_nothing_else() {
     let refused = ask(12);
     assert_eq!((refused.out.as_str(), refused.code), ("", 111));
     assert!(refused.err.starts_with("s6-sudoc: fatal: "), "{}", refused.err);
+}
+
+/// servicedir-examples/sudo-restart: what an ordinary user can do with it, and what not.
+#[test]
+fn an_unprivileged_client_restarts_one_service() {
+    if !is_root() {
+        return skip("another user needs root");
+    }
+    let scandir = Scandir::new();
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("servicedir-examples");
+    let names = ["plain", "sudo-restart"];
+    let copied =
+        finish(Command::new("cp").arg("-R").args(names.map(|name| examples.join(name))).arg(scandir.scratch.path("")));
+    assert_eq!(copied.code, 0, "{copied:?}");
+    let bin = for_everyone(&scandir.scratch, &["s6-sudo", "s6-ipcclient", "s6-sudoc", "s6-svc"]);
+    // Not a service.
+    let hidden = scandir.scratch.path(".bin");
+    std::fs::rename(bin, &hidden).unwrap();
+    let tree = scandir.scan(&[]);
+    let first = tree.wait_up("plain");
+    let socket = tree.scandir.scratch.path("sudo-restart/socket");
+    until("the server listens", || socket.exists());
+
+    let as_user = |uid: u32, words: &[&str]| {
+        let mut command = Command::new(hidden.join(words[0]));
+        command.args(&words[1..]).current_dir(tree.scandir.scratch.path("")).uid(uid).gid(uid);
+        finish(command.env("PATH", format!("{}:/usr/bin:/bin", hidden.display())))
+    };
+    assert_eq!(as_user(NOBODY, &["s6-svc", "-r", "plain"]).code, 111);
+    let restart = ["s6-sudo", "sudo-restart/socket", "-k", "../sudo-restart"];
+    assert_eq!(as_user(12, &restart).code, 111);
+    assert_eq!(tree.wait_up("plain"), first);
+    let outcome = as_user(NOBODY, &restart);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_ne!(tree.wait_up("plain"), first);
 }
 
 #[test]
