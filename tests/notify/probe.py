@@ -53,8 +53,10 @@ def memfd(name):
 
 def pipe(flags=0):
     """Both ends at numbers that no stored descriptor will have."""
-    ends = [fcntl.fcntl(fd, fcntl.F_DUPFD, 600) for fd in os.pipe2(flags)]
-    return ends
+    low = os.pipe2(flags)
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 600) for fd in low]
+    [os.close(fd) for fd in low]
+    return high
 
 
 def in_child(code, orphan=False):
@@ -142,9 +144,16 @@ def serve(path):
             code = b""
             while chunk := client.recv(65536):
                 code += chunk
-            client.sendall(answer(code.decode()))
+            value = answer(code.decode())
+            try:
+                client.sendall(value)
+                client.shutdown(socket.SHUT_WR)  # a child may have inherited it
+            except OSError:
+                pass  # the test does not want to know
 
 
+limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 main = os.getpid()
 environment = dict(os.environ)
 at_start = {int(fd): fcntl.fcntl(int(fd), fcntl.F_GETFD) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")}

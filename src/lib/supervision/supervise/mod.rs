@@ -58,8 +58,10 @@ fn run(args: Args) -> Result<Exit, Die> {
     let mut shell = Shell::begin(directory, held)?;
     shell.handle(Event::Begin);
     while !shell.left {
+        shell.show();
         shell.turn()?;
     }
+    shell.show();
     Ok(OK)
 }
 
@@ -162,7 +164,6 @@ impl Shell {
         if self.stale.is_some_and(|at| at <= now) {
             self.write_status();
         }
-        self.show();
         Ok(())
     }
 
@@ -330,8 +331,14 @@ impl Shell {
                 }
             }
             Action::CloseNotification => self.readiness = Readiness::Never,
-            Action::WriteStatus => self.write_status(),
-            Action::Notify(letters) => notify(letters),
+            Action::WriteStatus => {
+                self.show();
+                self.write_status();
+            }
+            Action::Notify(letters) => {
+                self.show();
+                notify(letters);
+            }
             Action::CreateDown => {
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK;
                 if let Err(errno) = fd::open_file(c"down", flags, 0o666) {

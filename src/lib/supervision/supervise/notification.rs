@@ -511,6 +511,11 @@ impl Shell {
 
     /// Does what a message says, in the order that the protocol has (spec/sd-notify-and-fdstore.md 1.2).
     fn obey(&mut self, message: &Message<'_>) {
+        // Nobody sees when, but who is told of the new state finds it shown with the new text.
+        if let Some(notification) = &mut self.notification {
+            notification.report.take(message);
+            notification.stale = notification.stale.max(Stale::Report);
+        }
         if self.core.status().is_up()
             && let Some(main) = self.notification.as_ref().and_then(|n| n.new_main(message))
         {
@@ -527,10 +532,6 @@ impl Shell {
                     self.handle(Event::Reloading);
                 }
             }
-        }
-        if let Some(notification) = &mut self.notification {
-            notification.report.take(message);
-            notification.stale = notification.stale.max(Stale::Report);
         }
         if let Some(time) = message.extend {
             self.handle(Event::Extend(time));
