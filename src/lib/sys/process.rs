@@ -130,11 +130,8 @@ impl Watch {
         const EXIT: u64 = 1 << 3;
         const PIDFD_GET_INFO: u64 = 0xc000_ff0b | ((size_of::<Info>() as u64) << 16);
 
-        let zombie = procfs::process::Process::new(self.pid.as_raw()).and_then(|p| p.stat());
-        if let Ok(stat) = zombie
-            && stat.state == 'Z'
-        {
-            return stat.exit_code.map(WaitStatus::from_raw);
+        if let Some(Stat { state: b'Z', exit, .. }) = read_stat(self.pid) {
+            return Some(exit);
         }
         let mut info = Info { mask: EXIT, ..Info::default() };
         // SAFETY: the request encodes the size of the struct that the pointer leads to.
@@ -191,12 +188,45 @@ pub struct Entry {
     pub alive: bool,
 }
 
+/// What /proc/PID/stat says.
+#[cfg(target_os = "linux")]
+struct Stat {
+    state: u8,
+    parent: Pid,
+    /// Of a zombie, for those who may trace it; 0 for all others.
+    exit: WaitStatus,
+}
+
+#[cfg(target_os = "linux")]
+fn read_stat(pid: Pid) -> Option<Stat> {
+    /// Numbers after the name in parentheses: the state is the first, the exit code the last of 50.
+    const EXIT: usize = 49;
+    let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
+    let mut path = [0; 32];
+    let digits = crate::text::decimal(pid.as_raw().unsigned_abs());
+    let mut length = 0;
+    for piece in [b"/proc/", digits.as_bytes(), b"/stat"] {
+        path[length..length + piece.len()].copy_from_slice(piece);
+        length += piece.len();
+    }
+    let path = std::ffi::CStr::from_bytes_until_nul(&path).ok()?;
+    let mut buffer = [0; 1024];
+    let text = super::fd::read_file(path, &mut buffer).ok()?;
+    // The name may hold anything, also a parenthesis.
+    let after_name = text.iter().rposition(|&b| b == b')')? + 2;
+    let mut fields = text.get(after_name..)?.split(u8::is_ascii_whitespace);
+    let state = *fields.next()?.first()?;
+    let parent = Pid::from_raw(number(fields.next()?)?);
+    let exit = fields.nth(EXIT - 2).and_then(number).unwrap_or(0);
+    Some(Stat { state, parent, exit: WaitStatus::from_raw(exit) })
+}
+
 /// Looks one process up; `None` when it is gone.
 pub fn look_up(pid: Pid) -> Option<Entry> {
     #[cfg(target_os = "linux")]
     {
-        let stat = procfs::process::Process::new(pid.as_raw()).ok()?.stat().ok()?;
-        Some(Entry { pid, parent: Pid::from_raw(stat.ppid), alive: !matches!(stat.state, 'Z' | 'X') })
+        let Stat { state, parent, .. } = read_stat(pid)?;
+        Some(Entry { pid, parent, alive: !matches!(state, b'Z' | b'X') })
     }
     #[cfg(not(target_os = "linux"))]
     {
@@ -205,12 +235,17 @@ pub fn look_up(pid: Pid) -> Option<Entry> {
     }
 }
 
-/// The numbers of all processes, where the system tells (Linux); empty elsewhere.
+/// All processes, where the system tells (Linux); none elsewhere.
 pub fn all() -> Vec<Entry> {
     #[cfg(target_os = "linux")]
     {
-        let Ok(list) = procfs::process::all_processes() else { return Vec::new() };
-        list.filter_map(|p| look_up(Pid::from_raw(p.ok()?.pid))).collect()
+        let mut list = Vec::new();
+        let _ = super::dir::for_each(c"/proc", |name| {
+            let number = crate::text::parse_u32(name.to_bytes()).and_then(|n| i32::try_from(n).ok());
+            list.extend(number.and_then(|n| look_up(Pid::from_raw(n))));
+            Ok(())
+        });
+        list
     }
     #[cfg(not(target_os = "linux"))]
     Vec::new()
@@ -321,4 +356,54 @@ pub fn descendants(others: &[Pid]) -> Vec<Entry> {
             alive: true,
         })
         .collect()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::cli::argv;
+    use crate::sys::fd;
+    use crate::sys::poll::{self, PollFd};
+    use crate::sys::spawn::{Redirect, Spawn};
+    use crate::sys::wait;
+    use std::os::fd::AsFd;
+
+    /// A child that ends with code 7 when the descriptor is closed.
+    fn child() -> (Pid, std::os::fd::OwnedFd) {
+        let (reader, writer) = fd::pipe().unwrap();
+        let words = argv([c"sh", c"-c", c"read line; exit 7"]);
+        let redirects = [Redirect::new(reader.as_fd(), 0)];
+        (Spawn { redirects: &redirects, ..Spawn::new(&words) }.start().unwrap(), writer)
+    }
+
+    #[test]
+    fn a_child_is_seen_to_live_to_end_and_to_be_gone() {
+        let (pid, lives) = child();
+        let here = nix::unistd::getpid();
+        let watch = Watch::open(pid).unwrap();
+        assert_eq!(look_up(pid), Some(Entry { pid, parent: here, alive: true }));
+        assert!(all().contains(&Entry { pid, parent: here, alive: true }));
+        assert!(watch.is_alive() && is_descendant(pid) && !descends_past(pid, &[pid]));
+        assert!(descendants(&[]).iter().any(|e| e.pid == pid) && !descendants(&[pid]).iter().any(|e| e.pid == pid));
+
+        drop(lives);
+        poll::wait(&mut [PollFd::maybe(watch.fd(), poll::IN)], None).unwrap();
+        assert!(!watch.is_alive());
+        assert_eq!(look_up(pid), Some(Entry { pid, parent: here, alive: false }));
+        assert_eq!(watch.exit_status(), Some(WaitStatus::exited(7)));
+        assert!(!descendants(&[]).iter().any(|e| e.pid == pid));
+
+        assert_eq!(wait::wait_for(pid), Ok(WaitStatus::exited(7)));
+        assert_eq!(look_up(pid), None);
+        // Older kernels have forgotten it now; no kernel tells anything else.
+        assert_eq!(watch.exit_status().unwrap_or(WaitStatus::exited(7)), WaitStatus::exited(7));
+        assert_eq!(watch.kill(0), Err(Errno::ESRCH));
+        assert_eq!(Watch::open(pid).err(), Some(Errno::ESRCH));
+    }
+
+    #[test]
+    fn process_one_is_nobody_s_descendant() {
+        assert!(look_up(Pid::from_raw(1)).is_some_and(|entry| entry.alive));
+        assert!(!is_descendant(Pid::from_raw(1)) && !is_descendant(nix::unistd::getpid()));
+    }
 }
