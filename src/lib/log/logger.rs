@@ -6,11 +6,9 @@
 
 use std::ffi::CString;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{Mode, umask};
 
 use super::human::Human;
@@ -24,6 +22,7 @@ use crate::error::{Die, Exit, OK, OrDie, Program, report};
 use crate::readiness::Readiness;
 use crate::servicedir::files::replace;
 use crate::sys::calendar::Zone;
+use crate::sys::fd::Nonblocking;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::signal::{self, Signal};
 use crate::sys::{Errno, fd};
@@ -94,30 +93,12 @@ fn run(args: Args) -> Result<Exit, Die> {
     let mut logger = Logger::new(settings, script, selector, &mut *small)?;
     signal::neutralise(Signal::SIGPIPE).or_die("catch", "SIGPIPE")?;
     signal::trap(&[Signal::SIGTERM, Signal::SIGHUP, Signal::SIGALRM, Signal::SIGCHLD]).or_die("trap", "signals")?;
-    let _stdin = Nonblocking::set(fd::STDIN);
-    let _stdout = logger.output.is_some().then(|| Nonblocking::set(fd::STDOUT));
+    let _stdin = Nonblocking::new(fd::STDIN).or_die("make nonblocking", "standard input")?;
+    let _stdout = logger.output.is_some().then(|| Nonblocking::new(fd::STDOUT));
     if let Some(readiness) = readiness {
         readiness.announce();
     }
     logger.run()
-}
-
-/// A descriptor that does not block, as long as this lives: others share it, and find it again as it was.
-struct Nonblocking(Option<BorrowedFd<'static>>);
-
-impl Nonblocking {
-    fn set(fd: BorrowedFd<'static>) -> Self {
-        let blocks = fcntl(fd, FcntlArg::F_GETFL).is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() == 0);
-        Nonblocking(Some(fd).filter(|fd| blocks && fd::set_nonblocking(fd, true).is_ok()))
-    }
-}
-
-impl Drop for Nonblocking {
-    fn drop(&mut self) {
-        if let Some(fd) = self.0 {
-            let _ = fd::set_nonblocking(fd, false);
-        }
-    }
 }
 
 /// An action and what it needs of this process.

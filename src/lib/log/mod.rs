@@ -12,6 +12,7 @@ pub mod priority;
 pub mod rotate;
 pub mod script;
 pub mod select;
+pub mod socklog;
 pub mod tai64n;
 pub mod tai64nlocal;
 pub mod ucspilogd;
@@ -19,4 +20,5 @@ pub mod ucspilogd;
 use crate::error::Program;
 
 /// The programs of this family.
-pub const PROGRAMS: &[&Program] = &[&logger::PROGRAM, &tai64n::PROGRAM, &tai64nlocal::PROGRAM, &ucspilogd::PROGRAM];
+pub const PROGRAMS: &[&Program] =
+    &[&logger::PROGRAM, &tai64n::PROGRAM, &tai64nlocal::PROGRAM, &socklog::PROGRAM, &ucspilogd::PROGRAM];

@@ -158,6 +158,29 @@ pub fn set_nonblocking(fd: impl AsFd, on: bool) -> Result<(), Errno> {
     Ok(())
 }
 
+/// A standard descriptor that does not block, as long as this lives: whoever shares it finds it as it was.
+#[derive(Debug)]
+pub struct Nonblocking(Option<BorrowedFd<'static>>);
+
+impl Nonblocking {
+    /// Makes it so, if it is not already.
+    pub fn new(fd: BorrowedFd<'static>) -> Result<Self, Errno> {
+        let blocks = fcntl(fd, FcntlArg::F_GETFL)? & OFlag::O_NONBLOCK.bits() == 0;
+        if blocks {
+            set_nonblocking(fd, true)?;
+        }
+        Ok(Nonblocking(blocks.then_some(fd)))
+    }
+}
+
+impl Drop for Nonblocking {
+    fn drop(&mut self) {
+        if let Some(fd) = self.0 {
+            let _ = set_nonblocking(fd, false);
+        }
+    }
+}
+
 /// A pipe, both ends close-on-exec and blocking: (read end, write end).
 pub fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC)

@@ -1,0 +1,3 @@
+//! Print syslog messages.
+#![no_main]
+s6::program!(s6::log::socklog);
