@@ -30,7 +30,7 @@ pub struct Calendar {
 
 /// Breaks a Unix time down; `None` if the year is more than the C library can hold.
 pub fn break_down(seconds: u64, zone: Zone) -> Option<Calendar> {
-    let time = libc::time_t::try_from(seconds).ok()?;
+    let time = seconds.try_into().ok()?;
     let mut tm = MaybeUninit::<libc::tm>::uninit();
     // SAFETY: a time_t to read and room for a tm; the pointer that comes back is null or to that room, now filled.
     let tm = unsafe {
