@@ -8,8 +8,8 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of it: what is left of the pages that the program's other data takes.
-const SIZE: usize = 1536;
+/// Bytes of it: what is left of the two pages that the data of a static program takes otherwise.
+const SIZE: usize = 1152;
 /// Larger blocks go to the heap, which can take them back.
 const LARGEST: usize = 512;
 
