@@ -282,9 +282,9 @@ mod tests {
             prefix: Some(b"my $pre: ".to_vec()),
         };
         let script = "#!/bin/sh\nexec s6-setuidgid 'log user' s6-log -bd3 -- t T n5 s1234 S99 'pmy $pre: ' '/a b'\n";
-        assert_eq!(options.script(b"/a b"), script.as_bytes());
+        assert_eq!(options.shell_script(b"/a b"), script.as_bytes());
         let script = "#!/bin/sh\nexec s6-log -bd3 -- t n10 s1000000 /var/log/x\n";
-        assert_eq!(LoggerOptions::default().script(b"/var/log/x"), script.as_bytes());
+        assert_eq!(LoggerOptions::default().shell_script(b"/var/log/x"), script.as_bytes());
     }
 
     #[test]

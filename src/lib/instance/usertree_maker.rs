@@ -272,7 +272,7 @@ export PATH=/usr/bin:/bin
 exec s6-svscan -d3 -- \"$HOME\"/service
 '
 ";
-        assert_eq!(String::from_utf8(tree().script()).unwrap(), script);
+        assert_eq!(String::from_utf8(tree().shell_script()).unwrap(), script);
     }
 
     #[test]

@@ -19,8 +19,6 @@ use crate::error::Program;
 pub const PROGRAMS: &[&Program] = &[
     &notifyoncheck::PROGRAM,
     &fd_from_socket::PROGRAM,
-    &fd_from_socket::PROGRAM,
-    &notifyoncheck::PROGRAM,
     &socket_from_fd::PROGRAM,
     &sdnotify::PROGRAM,
     &fdstore_list::PROGRAM,
