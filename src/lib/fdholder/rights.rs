@@ -1,11 +1,22 @@
-//! What a client may do, from the environment of the access rule that let it in (spec/events-and-fdholding.md 4).
+//! What a client may do, from the environment of the access rule that lets it in (spec/events-and-fdholding.md 4).
 
 use std::collections::VecDeque;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::local::access::Allow;
+use crate::local::access::{Allow, Rules, Verdict, keys};
+use crate::sys::peer::Peer;
 use crate::sys::regex::{Invalid, Regex};
+use crate::warn;
+
+/// How long ago a file must have changed for its time stamp to tell this change from any later one: much longer
+/// than a tick of the clock that stamps files.
+const SETTLED: Duration = Duration::from_millis(250);
+/// How many rules are remembered.
+const MOST: usize = 8;
 
 /// Rights for the life of a connection.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +35,9 @@ pub struct Rights {
 
 impl Rights {
     /// The rights in a rule. An expression that does not compile is an error: it grants nothing.
-    pub fn from_rule(rule: &Allow, expressions: &mut Expressions) -> Result<Rights, Invalid> {
-        let mut expression = |name| rule.variable(name).map(|pattern| expressions.compile(pattern)).transpose();
+    pub fn from_rule(rule: &Allow) -> Result<Rights, Invalid> {
+        let compile = |pattern| Regex::compile(pattern).map(Rc::new);
+        let expression = |name| rule.variable(name).map(compile).transpose();
         let is_set = |name| rule.variable(name).is_some();
         Ok(Rights {
             store: expression(b"S6_FDHOLDER_STORE_REGEX")?,
@@ -51,23 +63,107 @@ fn matches(regex: &Option<Rc<Regex>>, id: &CStr) -> bool {
     regex.as_ref().is_some_and(|regex| regex.is_match(id.to_bytes_with_nul()))
 }
 
-/// The expressions of the latest clients, compiled: the rules are read afresh for each client, but mostly say the
-/// same as before.
-#[derive(Debug, Default)]
-pub struct Expressions(VecDeque<(Vec<u8>, Rc<Regex>)>);
+/// When and how a file was last changed; any change of content, name or access makes another.
+type Stamp = (u64, u64, i64, i64);
 
-impl Expressions {
-    /// How many are remembered.
-    const MOST: usize = 8;
+fn stamp(path: &CStr) -> Option<Stamp> {
+    let found = std::fs::metadata(OsStr::from_bytes(path.to_bytes())).ok()?;
+    Some((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
+}
 
-    fn compile(&mut self, pattern: &[u8]) -> Result<Rc<Regex>, Invalid> {
-        if let Some((_, regex)) = self.0.iter().find(|(known, _)| known == pattern) {
-            return Ok(regex.clone());
+/// A rule in a directory that let somebody in, and all that was read for it.
+#[derive(Debug)]
+struct Known {
+    key: Vec<u8>,
+    files: Vec<(CString, Option<Stamp>)>,
+    rights: Rights,
+}
+
+impl Known {
+    /// To be called after the rule was read: had it changed meanwhile, it would not be settled. `None` if it is not.
+    fn new(dir: &CStr, key: &[u8], rule: &Allow, rights: &Rights) -> Option<Known> {
+        let variables = rule.variables().map(|(name, _)| [b"/env/", name].concat());
+        let names = [b"".to_vec(), b"/allow".to_vec(), b"/env".to_vec()].into_iter().chain(variables);
+        let path = |name: Vec<u8>| CString::new([dir.to_bytes(), b"/", key, &name].concat()).ok();
+        let files: Vec<_> = names.map(|name| path(name).map(|path| (stamp(&path), path))).collect::<Option<_>>()?;
+        let settled = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.checked_sub(SETTLED)?;
+        let settled = (settled.as_secs() as i64, settled.subsec_nanos().into());
+        let is_settled = |stamp: Option<Stamp>| stamp.is_none_or(|(_, _, s, ns)| (s, ns) < settled);
+        files.iter().all(|(stamp, _)| is_settled(*stamp)).then(|| Known {
+            key: key.to_vec(),
+            files: files.into_iter().map(|(stamp, path)| (path, stamp)).collect(),
+            rights: rights.clone(),
+        })
+    }
+
+    fn is_unchanged(&self) -> bool {
+        self.files.iter().all(|(path, known)| stamp(path) == *known)
+    }
+}
+
+/// The rules, and those in a directory that were read lately: a rule that has not changed is not read again.
+#[derive(Debug)]
+pub struct Rulebook {
+    rules: Rules,
+    /// Whether to say what is wrong with a rule.
+    verbose: bool,
+    known: VecDeque<Known>,
+}
+
+impl Rulebook {
+    /// Nothing was read yet.
+    pub fn new(rules: Rules, verbose: bool) -> Self {
+        Rulebook { rules, verbose, known: VecDeque::new() }
+    }
+
+    /// The rights of `peer`; `None` if it is not let in, and if its rule is wrong.
+    pub fn judge(&mut self, peer: Peer) -> Option<Rights> {
+        for key in keys(peer) {
+            if let Some(known) = self.known.iter().find(|known| known.key == key)
+                && known.is_unchanged()
+            {
+                return Some(known.rights.clone());
+            }
+            match self.rules.look_up(&key) {
+                Ok(Verdict::Unknown) => {}
+                Ok(Verdict::Deny) => return None,
+                Ok(Verdict::Allow(rule)) => return self.learn(&key, &rule),
+                Err(errno) => {
+                    if self.verbose {
+                        warn!(errno => "unable to read the rule ", key, ", denying access");
+                    }
+                    return None;
+                }
+            }
         }
-        let regex = Rc::new(Regex::compile(pattern)?);
-        self.0.truncate(Self::MOST - 1);
-        self.0.push_front((pattern.to_vec(), regex.clone()));
-        Ok(regex)
+        None
+    }
+
+    /// The rights in a rule that was just read.
+    fn learn(&mut self, key: &[u8], rule: &Allow) -> Option<Rights> {
+        if self.verbose && !rule.exec.is_empty() {
+            warn!("the rule ", key, " has an exec file, which is ignored");
+        }
+        match Rights::from_rule(rule) {
+            Ok(rights) => {
+                self.remember(key, rule, &rights);
+                Some(rights)
+            }
+            Err(invalid) => {
+                if self.verbose {
+                    warn!("invalid expression in the rule ", key, ", denying access: ", invalid.reason);
+                }
+                None
+            }
+        }
+    }
+
+    fn remember(&mut self, key: &[u8], rule: &Allow, rights: &Rights) {
+        if let Rules::Directory(dir) = &self.rules {
+            self.known.retain(|known| known.key != key);
+            self.known.extend(Known::new(dir, key, rule, rights));
+            self.known.drain(..self.known.len().saturating_sub(MOST));
+        }
     }
 }
 
@@ -76,7 +172,7 @@ mod tests {
     use super::*;
 
     fn rights(env: &[u8]) -> Result<Rights, Invalid> {
-        Rights::from_rule(&Allow { env: env.to_vec(), exec: Vec::new() }, &mut Expressions::default())
+        Rights::from_rule(&Allow { env: env.to_vec(), exec: Vec::new() })
     }
 
     #[test]
@@ -103,13 +199,88 @@ mod tests {
         assert!(rights(b"S6_FDHOLDER_LIST=\0S6_FDHOLDER_STORE_REGEX=(\0").is_err());
     }
 
+    /// A set of rules in which everybody may list, its files as old as if it had been there for long.
+    fn rulebook() -> (tempfile::TempDir, Rulebook) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("uid/default/env")).unwrap();
+        std::fs::write(dir.path().join("uid/default/allow"), "").unwrap();
+        std::fs::write(dir.path().join("uid/default/env/S6_FDHOLDER_LIST"), "\n").unwrap();
+        std::thread::sleep(SETTLED);
+        let path = CString::new(dir.path().as_os_str().as_bytes()).unwrap();
+        (dir, Rulebook::new(Rules::Directory(path), false))
+    }
+
+    const PEER: Peer = Peer { uid: 4000123, gid: 4000124, pid: None };
+
     #[test]
-    fn few_expressions_are_remembered() {
-        let mut expressions = Expressions::default();
-        for i in 0..100 {
-            expressions.compile(i.to_string().as_bytes()).unwrap();
+    fn a_rule_that_has_not_changed_is_not_read_again() {
+        let (_dir, mut rulebook) = rulebook();
+        assert!(rulebook.judge(PEER).unwrap().list);
+        assert_eq!(rulebook.known.len(), 1);
+        rulebook.known[0].rights.get_dump = true; // to see where the answer comes from
+        assert!(rulebook.judge(PEER).unwrap().get_dump);
+    }
+
+    #[test]
+    fn any_change_counts_at_once() {
+        let changes: [(&str, fn(&std::path::Path)); 6] = [
+            ("a variable set to the same", |rule| std::fs::write(rule.join("env/S6_FDHOLDER_LIST"), "\n").unwrap()),
+            ("a variable more", |rule| std::fs::write(rule.join("env/OTHER"), "").unwrap()),
+            ("a variable less", |rule| std::fs::remove_file(rule.join("env/S6_FDHOLDER_LIST")).unwrap()),
+            ("a variable replaced", |rule| {
+                std::fs::write(rule.join("new"), "\n").unwrap();
+                std::fs::rename(rule.join("new"), rule.join("env/S6_FDHOLDER_LIST")).unwrap();
+            }),
+            ("another directory", |rule| {
+                std::fs::rename(rule, rule.with_extension("old")).unwrap();
+                std::fs::create_dir(rule).unwrap();
+                std::fs::write(rule.join("allow"), "").unwrap();
+            }),
+            ("denial", |rule| std::fs::rename(rule.join("allow"), rule.join("deny")).unwrap()),
+        ];
+        for (what, change) in changes {
+            let (dir, mut rulebook) = rulebook();
+            rulebook.judge(PEER).unwrap();
+            rulebook.known[0].rights.get_dump = true;
+            change(&dir.path().join("uid/default"));
+            let rights = rulebook.judge(PEER);
+            assert!(rights.is_none_or(|rights| !rights.get_dump), "{what} went unnoticed");
         }
-        assert_eq!(expressions.0.len(), Expressions::MOST);
-        assert!(expressions.compile(b"99").unwrap().is_match(b"99"));
+    }
+
+    #[test]
+    fn a_rule_before_the_known_one_counts() {
+        let (dir, mut rulebook) = rulebook();
+        rulebook.judge(PEER).unwrap();
+        std::fs::create_dir_all(dir.path().join("gid/4000124")).unwrap();
+        std::fs::write(dir.path().join("gid/4000124/deny"), "").unwrap();
+        assert!(rulebook.judge(PEER).is_none());
+    }
+
+    #[test]
+    fn what_has_just_changed_is_not_remembered() {
+        let (dir, mut rulebook) = rulebook();
+        loop {
+            let begin = std::time::Instant::now();
+            std::fs::write(dir.path().join("uid/default/env/S6_FDHOLDER_LIST"), "\n").unwrap();
+            rulebook.judge(PEER).unwrap();
+            if begin.elapsed() < SETTLED {
+                break;
+            }
+        }
+        assert!(rulebook.known.is_empty());
+    }
+
+    #[test]
+    fn few_rules_are_remembered() {
+        let (dir, mut rulebook) = rulebook();
+        for uid in 0..20 {
+            let (from, to) = (dir.path().join("uid/default"), dir.path().join(format!("uid/{}", 4000000 + uid)));
+            std::os::unix::fs::symlink(from, to).unwrap();
+        }
+        for uid in 0..20 {
+            rulebook.judge(Peer { uid: 4000000 + uid, ..PEER }).unwrap();
+        }
+        assert_eq!(rulebook.known.len(), MOST);
     }
 }

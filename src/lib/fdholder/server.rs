@@ -10,15 +10,14 @@ use std::vec::IntoIter;
 use crate::error::{Die, OrDie};
 use crate::fdholder::held::{Holdings, Shared};
 use crate::fdholder::protocol;
-use crate::fdholder::rights::{Expressions, Rights};
+use crate::fdholder::rights::Rulebook;
 use crate::fdholder::session::{Answer, Mistake, Session};
-use crate::local::access::{Rules, Verdict};
+use crate::local::access::Rules;
 use crate::sys::fd::{self, STDIN};
 use crate::sys::poll::{self, PollFd};
 use crate::sys::signal::{self, Signal};
 use crate::sys::{Errno, peer, socket};
 use crate::tai::Tai64n;
-use crate::text::decimal;
 use crate::unixmessage::{Inbox, MAX_FDS, Message, Outbox};
 use crate::warn;
 
@@ -153,8 +152,7 @@ impl Client {
 #[derive(Debug)]
 pub struct Server {
     settings: Settings,
-    rules: Rules,
-    expressions: Expressions,
+    rules: Rulebook,
     holdings: Holdings<OwnedFd>,
     clients: Vec<Client>,
     /// When to take connections again.
@@ -170,9 +168,8 @@ impl Server {
     pub fn new(settings: Settings, rules: Rules) -> Self {
         Server {
             holdings: Holdings::new(settings.descriptors),
+            rules: Rulebook::new(rules, settings.verbose),
             settings,
-            rules,
-            expressions: Expressions::default(),
             clients: Vec::new(),
             respite: None,
             quitting: false,
@@ -189,7 +186,7 @@ impl Server {
                 if number == Signal::SIGTERM as i32 {
                     self.quit()?;
                 } else if let Some(rules) = reopen() {
-                    self.rules = rules;
+                    self.rules = Rulebook::new(rules, self.settings.verbose);
                 }
             }
             self.holdings.expire(Tai64n::now());
@@ -250,7 +247,9 @@ impl Server {
             }
             Err(errno) => return Err(errno).or_die("accept", "a connection"),
         };
-        let Some(rights) = self.rights(&socket) else { return Ok(()) };
+        let Some(rights) = peer::credentials(&socket).ok().and_then(|peer| self.rules.judge(peer)) else {
+            return Ok(());
+        };
         let mut client = Client {
             socket,
             session: Session::new(rights),
@@ -265,34 +264,5 @@ impl Server {
             self.clients.push(client);
         }
         Ok(())
-    }
-
-    /// The rights of who connected; `None` if it is not let in, and if its rule is wrong.
-    fn rights(&mut self, socket: &OwnedFd) -> Option<Rights> {
-        let peer = peer::credentials(socket).ok()?;
-        let name = decimal(peer.uid);
-        let verbose = self.settings.verbose;
-        let allow = match self.rules.judge(peer) {
-            Ok(Verdict::Allow(allow)) => allow,
-            Ok(Verdict::Deny | Verdict::Unknown) => return None,
-            Err(errno) => {
-                if verbose {
-                    warn!(errno => "unable to read the rule for uid ", name, ", denying access");
-                }
-                return None;
-            }
-        };
-        if verbose && !allow.exec.is_empty() {
-            warn!("the rule for uid ", name, " has an exec file, which is ignored");
-        }
-        match Rights::from_rule(&allow, &mut self.expressions) {
-            Ok(rights) => Some(rights),
-            Err(invalid) => {
-                if verbose {
-                    warn!("invalid expression in the rule for uid ", name, ", denying access: ", invalid.reason);
-                }
-                None
-            }
-        }
     }
 }

@@ -118,7 +118,6 @@ fn list<F>(holdings: &Holdings<F>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fdholder::rights::Expressions;
     use crate::local::access::Allow;
     use crate::tai::Tai64n;
     use proptest::prelude::*;
@@ -126,7 +125,7 @@ mod tests {
     use std::rc::Rc;
 
     fn rights(env: &[u8]) -> Rights {
-        Rights::from_rule(&Allow { env: env.to_vec(), exec: Vec::new() }, &mut Expressions::default()).unwrap()
+        Rights::from_rule(&Allow { env: env.to_vec(), exec: Vec::new() }).unwrap()
     }
 
     const ALL: &[u8] = b"S6_FDHOLDER_STORE_REGEX=\0S6_FDHOLDER_RETRIEVE_REGEX=\0S6_FDHOLDER_LIST=\0\

@@ -48,19 +48,9 @@ pub enum Rules {
 }
 
 impl Rules {
-    /// What the first rule that concerns `peer` says. They are asked in this order: `uid/self` for this process's
-    /// own effective user, `uid/UID`, `gid/self`, `gid/GID`, `uid/default`.
+    /// What the first rule that concerns `peer` says.
     pub fn judge(&self, peer: Peer) -> Result<Verdict, Errno> {
-        let own = |kind: &[u8]| Some([kind, b"/self"].concat());
-        let id = |kind: &[u8], number: u32| Some([kind, b"/", decimal(number).as_bytes()].concat());
-        let keys = [
-            if peer.uid == nix::unistd::geteuid().as_raw() { own(b"uid") } else { None },
-            id(b"uid", peer.uid),
-            if peer.gid == nix::unistd::getegid().as_raw() { own(b"gid") } else { None },
-            id(b"gid", peer.gid),
-            Some(b"uid/default".to_vec()),
-        ];
-        for key in keys.into_iter().flatten() {
+        for key in keys(peer) {
             match self.look_up(&key)? {
                 Verdict::Unknown => {}
                 verdict => return Ok(verdict),
@@ -75,7 +65,10 @@ impl Rules {
             Rules::File(cdb) => cdb.find(key, RECORD)?.map_or(Ok(Verdict::Unknown), |data| decode(&data)),
             Rules::Directory(path) => {
                 let rule = [path.as_bytes(), b"/", key, b"/"].concat();
-                if is_readable(&join(&rule, b"allow")?)? {
+                // Most keys have no rule, which one question tells.
+                if !is_there(&join(&rule, b"")?)? {
+                    Ok(Verdict::Unknown)
+                } else if is_readable(&join(&rule, b"allow")?)? {
                     Ok(Verdict::Allow(Allow { env: environment(&join(&rule, b"env")?)?, exec: exec(&rule)? }))
                 } else if is_readable(&join(&rule, b"deny")?)? {
                     Ok(Verdict::Deny)
@@ -87,13 +80,37 @@ impl Rules {
     }
 }
 
+/// The rules that concern `peer`, in the order in which they are asked: `uid/self` for this process's own effective
+/// user, `uid/UID`, `gid/self`, `gid/GID`, `uid/default`.
+pub fn keys(peer: Peer) -> impl Iterator<Item = Vec<u8>> {
+    let own = |kind: &[u8]| Some([kind, b"/self"].concat());
+    let id = |kind: &[u8], number: u32| Some([kind, b"/", decimal(number).as_bytes()].concat());
+    let keys = [
+        if peer.uid == nix::unistd::geteuid().as_raw() { own(b"uid") } else { None },
+        id(b"uid", peer.uid),
+        if peer.gid == nix::unistd::getegid().as_raw() { own(b"gid") } else { None },
+        id(b"gid", peer.gid),
+        Some(b"uid/default".to_vec()),
+    ];
+    keys.into_iter().flatten()
+}
+
 fn join(rule: &[u8], name: &[u8]) -> Result<CString, Errno> {
     CString::new([rule, name].concat()).map_err(|_| Errno::EINVAL)
 }
 
-/// Whether a file is there for us to read; what we may not see is not there.
+/// Whether something is there; what we may not see is not.
+fn is_there(path: &CStr) -> Result<bool, Errno> {
+    may(path, AccessFlags::F_OK)
+}
+
+/// Whether a file is there for us to read.
 fn is_readable(path: &CStr) -> Result<bool, Errno> {
-    match access(path, AccessFlags::R_OK) {
+    may(path, AccessFlags::R_OK)
+}
+
+fn may(path: &CStr, mode: AccessFlags) -> Result<bool, Errno> {
+    match access(path, mode) {
         Ok(()) => Ok(true),
         Err(Errno::ENOENT | Errno::EACCES) => Ok(false),
         Err(errno) => Err(errno),
