@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn any_change_counts_at_once() {
-        let changes: [(&str, fn(&std::path::Path)); 6] = [
+        type Change = (&'static str, fn(&std::path::Path));
+        let changes: [Change; 6] = [
             ("a variable set to the same", |rule| std::fs::write(rule.join("env/S6_FDHOLDER_LIST"), "\n").unwrap()),
             ("a variable more", |rule| std::fs::write(rule.join("env/OTHER"), "").unwrap()),
             ("a variable less", |rule| std::fs::remove_file(rule.join("env/S6_FDHOLDER_LIST")).unwrap()),
