@@ -918,3 +918,18 @@ fn the_watcher_says_when_there_is_nothing_to_start() {
         assert!(outcome.err.starts_with("s6-background-watch: "), "{}", outcome.err);
     }
 }
+
+#[test]
+fn the_daemon_inherits_no_descriptor_of_the_watcher() {
+    let scratch = Scratch::new();
+    let list = "ls /proc/$$/fd >fds; sleep 0.1 & echo $! >pid";
+    let run = |words: &[&str]| {
+        let outcome = finish(with_path(Command::new("sh")).current_dir(scratch.path("")).args(words));
+        assert_eq!(outcome.code, 0, "{}", outcome.err);
+        text(scratch.path("fds"))
+    };
+    let own = run(&["-c", list]);
+    let watch = "exec 9>newline; exec s6-background-watch -d 9 pid \"$@\"";
+    assert_eq!(run(&["-c", watch, "sh", "sh", "-c", list]), own);
+    assert_eq!(text(scratch.path("newline")), "\n");
+}
