@@ -64,16 +64,16 @@ pub enum Outcome<W = Watch> {
 pub struct Failure {
     /// The status of the last member that was reaped; exit 0 if none was. 0 after the limit.
     pub status: WaitStatus,
-    found: Finding<()>,
-    left: usize,
+    miss: Miss,
+    members_left: bool,
 }
 
 impl Failure {
     /// The exit code of s6-background-watch: the status if it is not 0, 104 for a missing or invalid file, 111 for
     /// the number of a process that is no more.
     pub fn exit_code(&self) -> u8 {
-        match (self.status.estatus(), self.found) {
-            (0, Finding::Dead(_)) if self.left == 0 => 111,
+        match (self.status.estatus(), self.miss) {
+            (0, Miss::Dead(_)) if !self.members_left => 111,
             (0, _) => 104,
             (code, _) => code,
         }
@@ -81,29 +81,28 @@ impl Failure {
 
     /// What a person should know, without a line's end.
     pub fn message(&self, pid_file: &CStr) -> Vec<u8> {
-        let fate = if self.left == 0 { "the daemon has ended, and " } else { "the daemon cannot be followed: " };
+        let fate = if self.members_left { "the daemon cannot be followed: " } else { "the daemon has ended, and " };
         let number = |pid: Pid| decimal(pid.as_raw().unsigned_abs());
-        match self.found {
-            Finding::Missing => message(&[&fate, &"there is no pid file ", &pid_file]),
-            Finding::Invalid | Finding::Main(()) => message(&[&fate, &pid_file, &" holds no process number"]),
-            Finding::Dead(pid) => message(&[&fate, &pid_file, &" names process ", &number(pid), &", which is gone"]),
-            Finding::Stranger(pid) => {
+        match self.miss {
+            Miss::Missing => message(&[&fate, &"there is no pid file ", &pid_file]),
+            Miss::Invalid => message(&[&fate, &pid_file, &" holds no process number"]),
+            Miss::Dead(pid) => message(&[&fate, &pid_file, &" names process ", &number(pid), &", which is gone"]),
+            Miss::Stranger(pid) => {
                 message(&[&fate, &pid_file, &" names process ", &number(pid), &", which is not part of it"])
             }
         }
     }
 }
 
-/// To what process the pid file leads.
+/// Why the pid file leads to no main now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Finding<W> {
+enum Miss {
     Missing,
     Invalid,
-    /// The number of no live process.
+    /// It holds the number of no live process.
     Dead(Pid),
-    /// A live process that is no member.
+    /// It holds the number of a live process that is no member.
     Stranger(Pid),
-    Main(W),
 }
 
 /// What the search asks. Each answer may be out of date as soon as it is given.
@@ -141,48 +140,44 @@ impl Core {
     }
 
     fn look<W: World>(&mut self, now: Instant, world: &mut W, last: WaitStatus) -> Outcome<W::Watch> {
-        let found = match find(world) {
-            Finding::Main(watch) => return Outcome::Found(watch),
-            Finding::Missing => Finding::Missing,
-            Finding::Invalid => Finding::Invalid,
-            Finding::Dead(pid) => Finding::Dead(pid),
-            Finding::Stranger(pid) => Finding::Stranger(pid),
+        let miss = match find(world) {
+            Ok(main) => return Outcome::Found(main),
+            Err(miss) => miss,
         };
         if !world.has_members() {
-            return Outcome::NoMemberLeft(Failure { status: last, found, left: 0 });
+            return Outcome::NoMemberLeft(Failure { status: last, miss, members_left: false });
         }
         if now < self.end {
             let pause = if now < self.begun + EAGER { EAGER_PAUSE } else { PAUSE };
             self.next = (now + pause).min(self.end);
             return Outcome::Waiting;
         }
-        let top = world.top();
-        if let ([only], true) = (&top[..], self.may_fall_back)
-            && !matches!(found, Finding::Stranger(_))
+        if let ([only], true) = (&world.top()[..], self.may_fall_back)
+            && !matches!(miss, Miss::Stranger(_))
             && let Some(watch) = world.pin(*only)
             && world.is_alive(&watch)
         {
             return Outcome::FellBack(watch);
         }
-        Outcome::Failed(Failure { status: WaitStatus::default(), found, left: top.len().max(1) })
+        Outcome::Failed(Failure { status: WaitStatus::default(), miss, members_left: true })
     }
 }
 
 /// Rule 7: pin, walk up, still alive, still named. So the process that is returned is the one that the walk was about,
 /// and the file is not a half-written one.
-fn find<W: World>(world: &mut W) -> Finding<W::Watch> {
+fn find<W: World>(world: &mut W) -> Result<W::Watch, Miss> {
     let pid = match world.content() {
-        Content::Missing => return Finding::Missing,
-        Content::Invalid => return Finding::Invalid,
+        Content::Missing => return Err(Miss::Missing),
+        Content::Invalid => return Err(Miss::Invalid),
         Content::Number(pid) => pid,
     };
-    let Some(watch) = world.pin(pid) else { return Finding::Dead(pid) };
+    let watch = world.pin(pid).ok_or(Miss::Dead(pid))?;
     let member = world.is_member(pid);
     match (world.is_alive(&watch), member) {
-        (false, _) => Finding::Dead(pid),
-        (true, false) => Finding::Stranger(pid),
-        (true, true) if world.content() == Content::Number(pid) => Finding::Main(watch),
-        (true, true) => Finding::Invalid,
+        (false, _) => Err(Miss::Dead(pid)),
+        (true, false) => Err(Miss::Stranger(pid)),
+        (true, true) if world.content() == Content::Number(pid) => Ok(watch),
+        (true, true) => Err(Miss::Invalid),
     }
 }
 
