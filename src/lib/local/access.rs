@@ -5,14 +5,13 @@ use std::ffi::{CStr, CString};
 
 use nix::unistd::{AccessFlags, access};
 
+use crate::chain::envdir::{self, Failure, Style};
 use crate::local::cdb::Cdb;
 use crate::sys::env::Env;
 use crate::sys::peer::Peer;
-use crate::sys::{Errno, dir, fd};
+use crate::sys::{Errno, fd};
 use crate::text::decimal;
 
-/// Bytes that are read of a file in an environment directory.
-const VALUE: usize = 4095;
 /// The most bytes of an environment, and of a command, in a record.
 pub const MOST: usize = 4096;
 /// The most bytes of a record: a letter, two lengths, environment and command.
@@ -130,27 +129,18 @@ fn exec(rule: &[u8]) -> Result<Vec<u8>, Errno> {
 /// an error.
 pub fn environment(path: &CStr) -> Result<Vec<u8>, Errno> {
     let mut env = Vec::new();
-    let read = dir::for_each(path, |name| {
-        let name = name.to_bytes();
-        if name.starts_with(b".") || name.contains(&b'=') {
-            return Ok(());
-        }
-        env.extend(name);
-        let file = join(path.to_bytes(), &[b"/", name].concat())?;
-        let mut buffer = [0; VALUE];
-        let text = fd::read_file(&file, &mut buffer)?;
-        if !text.is_empty() {
-            let line = text.split(|&b| b == b'\n').next().unwrap_or(b"");
-            let end = line.iter().rposition(|b| !b" \t\r".contains(b)).map_or(0, |i| i + 1);
+    let read = envdir::for_each(path, Style::DEFAULT, |name, value| {
+        env.extend_from_slice(name);
+        if let Some(value) = value {
             env.push(b'=');
-            env.extend(line[..end].iter().map(|&b| if b == 0 { b'\n' } else { b }));
+            env.extend(value);
         }
         env.push(0);
-        Ok(())
     });
     match read {
-        Ok(()) | Err(Errno::ENOENT) => Ok(env),
-        Err(errno) => Err(errno),
+        Ok(()) => Ok(env),
+        Err(Failure { errno: Errno::ENOENT, path: missing }) if missing.as_c_str() == path => Ok(Vec::new()),
+        Err(Failure { errno, .. }) => Err(errno),
     }
 }
 
@@ -285,8 +275,15 @@ mod tests {
     #[test]
     fn an_environment_that_cannot_be_read_is_an_error() {
         let (dir, rules) = directory(&[("uid/0/allow", "")]);
-        std::fs::create_dir_all(dir.path().join("uid/0/env/sub")).unwrap();
+        let entry = dir.path().join("uid/0/env/ENTRY");
+        std::fs::create_dir_all(&entry).unwrap();
         assert_eq!(rules.look_up(b"uid/0"), Err(Errno::EISDIR));
+        std::fs::remove_dir(&entry).unwrap();
+        std::os::unix::fs::symlink("/nonexistent/file", &entry).unwrap();
+        assert_eq!(rules.look_up(b"uid/0"), Err(Errno::ENOENT));
+        std::fs::remove_file(&entry).unwrap();
+        std::fs::remove_dir(entry.parent().unwrap()).unwrap();
+        assert_eq!(rules.look_up(b"uid/0"), Ok(Verdict::Allow(Allow::default())));
     }
 
     #[test]
