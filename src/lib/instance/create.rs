@@ -9,7 +9,7 @@ use crate::cli::{Args, Options};
 use crate::die;
 use crate::error::{self, Die, Exit, OrDie, Program, TIMEOUT, USAGE};
 use crate::events::fifodir::join;
-use crate::instance::link::{self, Service};
+use crate::instance::link::{self, Link, Service};
 use crate::instance::tree;
 use crate::instance::turn::Turn;
 use crate::servicedir::files;
@@ -67,9 +67,11 @@ fn run(args: Args) -> Result<Exit, Die> {
         return Err(die!(USAGE, "instance ", name, " of ", service, " already exists"));
     }
     let target = CString::new([b"../instances/", name.to_bytes()].concat()).unwrap_or_default();
-    let created = tree::copy(&files::path(service, "template"), &copy)
-        .and_then(|()| Service::examine(&copy))
-        .and_then(|service| link::link(&scandir, name, &target, &service, &wanted, deadline));
+    let created = tree::copy(&files::path(service, "template"), &copy).and_then(|()| Service::examine(&copy)).and_then(
+        |service| {
+            Link { scandir: &scandir, name, target: &target, service: &service, options: &wanted, deadline }.make()
+        },
+    );
     if created.is_err() {
         let _ = tree::remove(&copy);
     }

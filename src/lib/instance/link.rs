@@ -141,65 +141,69 @@ struct Made {
     commanded: bool,
 }
 
-/// Links `scandir/name` to a service by the text `target`, and waits for its supervisors. What was made is removed
-/// on failure. To be called in one's [`Turn`](super::turn::Turn) for the name.
-pub fn link(
-    scandir: &CStr,
-    name: &CStr,
-    target: &CStr,
-    service: &Service,
-    options: &Options,
-    deadline: Option<Instant>,
-) -> Result<(), Die> {
-    let mut made = Made::default();
-    let outcome = attempt(scandir, name, target, service, options, deadline, &mut made);
-    if outcome.is_err() {
-        made.undo(scandir, service);
-    }
-    outcome
+/// A link to be made.
+#[derive(Debug)]
+pub struct Link<'a> {
+    /// Where.
+    pub scandir: &'a CStr,
+    /// Its name.
+    pub name: &'a CStr,
+    /// Its text.
+    pub target: &'a CStr,
+    /// What it leads to.
+    pub service: &'a Service,
+    /// How.
+    pub options: &'a Options,
+    /// Until when.
+    pub deadline: Option<Instant>,
 }
 
-fn attempt(
-    scandir: &CStr,
-    name: &CStr,
-    target: &CStr,
-    service: &Service,
-    options: &Options,
-    deadline: Option<Instant>,
-    made: &mut Made,
-) -> Result<(), Die> {
-    let supervised = service.is_supervised()?;
-    let mut subscriptions = Vec::new();
-    if supervised {
-        warn!(service.dirs[0], " is already supervised");
-    } else {
-        let access = if options.public { Access::Public } else { Access::Group(nix::unistd::getegid()) };
-        for dir in &service.dirs {
-            if options.start != Start::AsItIs {
-                made.down(dir)?;
+impl Link<'_> {
+    /// Makes the link and waits for the supervisors. What was made is removed on failure. To be called in one's
+    /// [`Turn`](super::turn::Turn) for the name.
+    pub fn make(&self) -> Result<(), Die> {
+        let mut made = Made::default();
+        let outcome = self.attempt(&mut made);
+        if outcome.is_err() {
+            made.undo(self);
+        }
+        outcome
+    }
+
+    fn attempt(&self, made: &mut Made) -> Result<(), Die> {
+        let supervised = self.service.is_supervised()?;
+        let mut subscriptions = Vec::new();
+        if supervised {
+            warn!(self.service.dirs[0], " is already supervised");
+        } else {
+            let access = if self.options.public { Access::Public } else { Access::Group(nix::unistd::getegid()) };
+            for dir in &self.service.dirs {
+                if self.options.start != Start::AsItIs {
+                    made.down(dir)?;
+                }
+                let event = files::path(dir, "event");
+                fifodir::make(&event, access, self.options.force).or_die("make", &event)?;
+                subscriptions.push(Subscription::new(&event).or_die("subscribe to", &event)?);
             }
-            let event = files::path(dir, "event");
-            fifodir::make(&event, access, options.force).or_die("make", &event)?;
-            subscriptions.push(Subscription::new(&event).or_die("subscribe to", &event)?);
         }
-    }
-    let link = join(scandir, name);
-    match symlinkat(target, AT_FDCWD, link.as_c_str()) {
-        Ok(()) => made.link = Some(link.clone()),
-        Err(Errno::EEXIST) if supervised => {}
-        failure => failure.or_die("make the link", &link)?,
-    }
-    command_scanner(scandir, b"a")?;
-    made.commanded = true;
-    await_letter(&mut subscriptions, STARTED, deadline, || check_scanner(scandir))?;
-    if options.start == Start::DownNow {
-        let down = files::path(&link, "down");
-        match unlink(down.as_c_str()) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            failure => failure.or_die("remove", &down)?,
+        let link = join(self.scandir, self.name);
+        match symlinkat(self.target, AT_FDCWD, link.as_c_str()) {
+            Ok(()) => made.link = Some(link.clone()),
+            Err(Errno::EEXIST) if supervised => {}
+            failure => failure.or_die("make the link", &link)?,
         }
+        command_scanner(self.scandir, b"a")?;
+        made.commanded = true;
+        await_letter(&mut subscriptions, STARTED, self.deadline, || check_scanner(self.scandir))?;
+        if self.options.start == Start::DownNow {
+            let down = files::path(&link, "down");
+            match unlink(down.as_c_str()) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                failure => failure.or_die("remove", &down)?,
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 impl Made {
@@ -215,12 +219,12 @@ impl Made {
     }
 
     /// The scanner is told first: it would start again the supervisors that end of it.
-    fn undo(self, scandir: &CStr, service: &Service) {
+    fn undo(self, wanted: &Link<'_>) {
         if let Some(link) = &self.link {
             let _ = unlink(link.as_c_str());
             if self.commanded {
-                let _ = control::send(scandir, SCANNER, b"a");
-                for (dir, commands) in service.dirs.iter().zip([b"xd", b"xo"]) {
+                let _ = control::send(wanted.scandir, SCANNER, b"a");
+                for (dir, commands) in wanted.service.dirs.iter().zip([b"xd", b"xo"]) {
                     let _ = control::send(dir, SUPERVISOR, commands);
                 }
             }

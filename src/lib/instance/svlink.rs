@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use crate::cli::{Args, Options};
 use crate::die;
 use crate::error::{self, Die, Exit, OrDie, Program, TIMEOUT, USAGE};
-use crate::instance::link::{self, Service};
+use crate::instance::link::{self, Link, Service};
 use crate::instance::tree::real_path;
 use crate::instance::turn::Turn;
 
@@ -40,7 +40,7 @@ fn run(args: Args) -> Result<Exit, Die> {
     link::trap_signals()?;
     let deadline = wanted.deadline();
     let _turn = Turn::wait(scandir, &name, deadline)?.ok_or_else(|| die!(TIMEOUT, "timed out"))?;
-    link::link(scandir, &name, &target, &service, &wanted, deadline)?;
+    Link { scandir, name: &name, target: &target, service: &service, options: &wanted, deadline }.make()?;
     Ok(error::OK)
 }
 

@@ -111,12 +111,10 @@ impl Boot {
         }
         let log_dir = self.log_dir()?;
         let log_user = self.log_user()?;
+        fd::open_missing_standard().or_die("open", "/dev/null")?;
         let console = match &self.console {
             Some(path) => fd::open_file(path, OFlag::O_WRONLY | OFlag::O_NOCTTY, 0).or_die("open", path)?,
-            None => {
-                fd::open_missing_standard().or_die("open", "/dev/null")?;
-                fd::duplicate(fd::STDERR, 3).or_die("duplicate", "standard error")?
-            }
+            None => fd::duplicate(fd::STDERR, 3).or_die("duplicate", "standard error")?,
         };
 
         let log_dir = self.make_log_dir(&log_dir, log_user.as_ref())?;
