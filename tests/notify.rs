@@ -6,11 +6,11 @@ mod common;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::service::{Service, Supervised};
-use common::{eventually, program, run, skip, text, until, with_path};
+use common::{Background, eventually, program, run, skip, text, until, with_path};
 
 const PROBE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/notify/probe.py");
 
@@ -347,7 +347,7 @@ fn the_end_of_a_reload_can_be_waited_for() {
         .arg(dir.join("event"))
         .args(["U", "s6-svc", "-l"])
         .arg(&dir)
-        .stdout(std::process::Stdio::null())
+        .stdout(Stdio::null())
         .status()
         .unwrap();
     assert!(wait.success());
@@ -1012,4 +1012,105 @@ fn a_store_is_listed_with_what_the_kernel_knows_of_it() {
     assert!(lines[2][5].starts_with("socket:[") && lines[2][6] == "rw", "{}", outcome.out);
     assert_eq!(run("s6-fdstore-list", &[probed.service.scratch.path("missing")]).code, 1);
     assert_eq!(run::<&str>("s6-fdstore-list", &[]).code, 100);
+}
+
+// The holder: NS-75.
+
+/// An fd-holder that lets us do everything, at `holder` in a scratch directory.
+fn holder(service: &Service) -> Background {
+    for (file, value) in [
+        ("allow", ""),
+        ("env/S6_FDHOLDER_STORE_REGEX", "\n"),
+        ("env/S6_FDHOLDER_RETRIEVE_REGEX", "\n"),
+        ("env/S6_FDHOLDER_LIST", "\n"),
+    ] {
+        service.scratch.write(format!("rules/uid/self/{file}"), value);
+    }
+    let path = service.scratch.path("holder");
+    let holder = Background::start(
+        program("s6-fdholder-daemon").arg("-i").arg(service.scratch.path("rules")).arg(&path).stdin(Stdio::null()),
+    );
+    until("the holder listens", || run("s6-fdholder-list", &[&path]).code == 0);
+    holder
+}
+
+fn held(probed: &Probed) -> Vec<String> {
+    let outcome = run("s6-fdholder-list", &[probed.service.scratch.path("holder")]);
+    assert_eq!(outcome.code, 0, "{}", outcome.err);
+    let mut held: Vec<String> = outcome.out.lines().map(str::to_owned).collect();
+    held.sort();
+    held
+}
+
+impl Probed {
+    /// The supervisor and the service are killed, and another supervisor comes.
+    fn lose_everything(&mut self) {
+        let old = self.status().pid as i32;
+        self.0.supervisor.signal(9);
+        common::kill(old, 9);
+        self.0.supervisor.code();
+        let errors = std::fs::File::options().append(true).open(self.service.scratch.path("stderr")).unwrap();
+        self.0.supervisor = Background::start(
+            program("s6-supervise")
+                .arg("service")
+                .current_dir(self.service.scratch.path(""))
+                .stdin(Stdio::null())
+                .stderr(errors),
+        );
+        self.new_instance(old);
+    }
+}
+
+#[test]
+fn with_a_holder_the_store_outlives_the_supervisor() {
+    let service = probe().file("fdstore-holder", "../holder");
+    let _holder = holder(&service);
+    let mut probed = start(service);
+    probed.py("p = pipe()");
+    probed.tell_with("FDSTORE=1\nFDNAME=a", ", memfd('one')");
+    probed.tell_with("FDSTORE=1\nFDNAME=gone", ", memfd('two')");
+    probed.tell_with("FDSTORE=1\nFDNAME=b c\nFDPOLL=0", ", p[0]");
+    probed.tell_with("FDSTORE=1\nFDNAME=a", ", memfd('three')");
+    probed.tell("FDSTOREREMOVE=1\nFDNAME=gone");
+    let wanted = ["fdstore:service:0000:a", "fdstore:service:0002n:b c", "fdstore:service:0003:a"];
+    until("the holder has it", || held(&probed) == wanted);
+    for round in 0..2 {
+        probed.lose_everything();
+        assert_eq!(probed.names(), "['a', 'b c', 'a']", "{}", probed.errors());
+        assert_eq!(probed.py("[link for _, link, _, _ in files()][::2]"), "['/memfd:one', '/memfd:three']");
+        assert_eq!(probed.said("nfds"), "3");
+        assert_eq!(held(&probed), wanted, "round {round}");
+    }
+    probed.tell_with("FDSTORE=1\nFDNAME=new", ", memfd('four')");
+    until("the holder has the new one", || held(&probed).last().unwrap() == "fdstore:service:0004:new");
+    probed.restart();
+    assert_eq!(probed.names(), "['a', 'b c', 'a', 'new']");
+    probed.send("d");
+    until("the holder has nothing", || held(&probed).is_empty());
+}
+
+#[test]
+fn a_holder_is_told_to_drop_what_a_leaving_supervisor_drops() {
+    for (preserve, left) in [("restart", 0), ("yes", 1)] {
+        let service = probe().file("fdstore-holder", "../holder").file("fdstore-preserve", preserve);
+        let _holder = holder(&service);
+        let mut probed = start(service);
+        probed.tell_with("FDSTORE=1", ", memfd('m')");
+        until("the holder has it", || held(&probed).len() == 1);
+        probed.send("dx");
+        probed.0.supervisor.code();
+        until("the holder has what it should", || held(&probed).len() == left);
+    }
+}
+
+#[test]
+fn a_holder_that_is_not_there_stops_nothing() {
+    let mut probed = start(probe().file("fdstore-holder", "../holder"));
+    probed.tell_with("FDSTORE=1\nFDNAME=a\nREADY=1", ", memfd('one')");
+    probed.restart();
+    assert_eq!(probed.names(), "['a']");
+    until("it is said", || probed.errors().contains("s6-fdholder-store: fatal: unable to connect"));
+    assert!(probed.errors().contains("s6-fdstore-restore: warning: unable to connect"), "{}", probed.errors());
+    probed.lose_everything();
+    assert_eq!(probed.names(), "[]");
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::sys::Errno;
-use crate::text::parse_u64;
+use crate::text::{parse_u32, parse_u64};
 
 /// The longest message, in bytes; a longer one is ignored whole.
 pub const MOST: usize = 4096;
@@ -57,6 +57,8 @@ pub struct Message<'a> {
     pub restart_reset: bool,
     /// What is to happen with the fd store.
     pub store: Option<Store<'a>>,
+    /// X_S6_SERIAL, our own: what is to be stored was stored before, under this number, and is held elsewhere.
+    pub serial: Option<u32>,
 }
 
 /// A new main process.
@@ -184,6 +186,7 @@ struct Raw<'a> {
     watchdog: Option<&'a [u8]>,
     watchdog_interval: Option<&'a [u8]>,
     name: Option<&'a [u8]>,
+    serial: Option<&'a [u8]>,
 }
 
 impl<'a> Raw<'a> {
@@ -210,6 +213,7 @@ impl<'a> Raw<'a> {
             (b"WATCHDOG", _) => &mut self.watchdog,
             (b"WATCHDOG_USEC", _) => &mut self.watchdog_interval,
             (b"FDNAME", _) => &mut self.name,
+            (b"X_S6_SERIAL", _) => &mut self.serial,
             _ => return,
         };
         place.get_or_insert(value);
@@ -234,6 +238,7 @@ impl<'a> Raw<'a> {
             watchdog_interval: self.watchdog_interval.and_then(parse_u64).map(interval),
             restart_reset: self.restart_reset,
             store: self.store(),
+            serial: self.serial.and_then(parse_u32),
         }
     }
 

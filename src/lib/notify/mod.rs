@@ -4,8 +4,10 @@ pub mod checks;
 pub mod client;
 pub mod fd_from_socket;
 pub mod fdstore_list;
+pub mod fdstore_restore;
 pub mod grammar;
 pub mod helper;
+pub mod mirror;
 pub mod notifyoncheck;
 pub mod receiver;
 pub mod report;
@@ -22,4 +24,5 @@ pub const PROGRAMS: &[&Program] = &[
     &socket_from_fd::PROGRAM,
     &sdnotify::PROGRAM,
     &fdstore_list::PROGRAM,
+    &fdstore_restore::PROGRAM,
 ];

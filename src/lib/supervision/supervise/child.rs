@@ -58,12 +58,14 @@ pub struct Extras<'a> {
     pub redirects: &'a [Redirect<'a>],
     /// How many numbers from 3 on are for such descriptors only.
     pub reserved: u32,
+    /// Where lost descriptors are to be recovered from, and under which name.
+    pub restore: Option<(&'a CStr, &'a CStr)>,
 }
 
 impl Extras<'_> {
     /// What most services are given: the supervisor's own environment.
     pub fn none() -> Self {
-        Extras { env: env::environ_list(), own_pid: &[], redirects: &[], reserved: 0 }
+        Extras { env: env::environ_list(), own_pid: &[], redirects: &[], reserved: 0, restore: None }
     }
 }
 
@@ -89,17 +91,17 @@ pub fn start_run(directory: &CStr, descriptors: u64, forks: bool, extras: &Extra
     }
 
     let number = text::decimal(lock_fd.unwrap_or(0) as u64);
-    let plain = [CPtr::new(c"./run"), CPtr::new(directory), CPtr::NULL];
-    let locked = [
-        CPtr::new(c"s6-setlock"),
-        CPtr::new(c"-d"),
-        CPtr::new(number.as_c_str()),
-        CPtr::new(c"--"),
-        CPtr::new(c"supervise/service-lock"),
-        CPtr::new(c"./run"),
-        CPtr::new(directory),
-        CPtr::NULL,
-    ];
+    let lock = [c"s6-setlock", c"-d", number.as_c_str(), c"--", c"supervise/service-lock"];
+    let (holder, name) = extras.restore.unwrap_or_default();
+    let restore = [c"s6-fdstore-restore", c"--", holder, name];
+    let words = lock.into_iter().filter(|_| lock_fd.is_some());
+    let words = words.chain(restore.into_iter().filter(|_| extras.restore.is_some()));
+    let mut argv = [CPtr::NULL; 12];
+    let mut count = 0;
+    for word in words.chain([c"./run", directory]) {
+        argv[count] = CPtr::new(word);
+        count += 1;
+    }
     let redirect = pipe.as_ref().map(|(number, _, writer)| Redirect::new(writer.as_fd(), *number));
     let all: Vec<Redirect<'_>>;
     let redirects = match extras.redirects {
@@ -115,7 +117,7 @@ pub fn start_run(directory: &CStr, descriptors: u64, forks: bool, extras: &Extra
         redirects,
         session: Session::New,
         new_pid_namespace: files::exists(c"flag-newpidns"),
-        ..Spawn::new(if lock_fd.is_some() { &locked } else { &plain })
+        ..Spawn::new(&argv[..=count])
     };
     match spawn.start() {
         Ok(pid) => {
@@ -127,7 +129,7 @@ pub fn start_run(directory: &CStr, descriptors: u64, forks: bool, extras: &Extra
             Ok(Started { pid, readiness })
         }
         Err(errno) => {
-            warn!(errno => "unable to start ", if lock_fd.is_some() { "s6-setlock for ./run" } else { "./run" }, ", trying again in a minute");
+            warn!(errno => "unable to start ", spawn.file, ", trying again in a minute");
             Err(Failure::Failed)
         }
     }

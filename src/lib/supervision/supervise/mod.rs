@@ -196,6 +196,9 @@ impl Shell {
     /// Takes the dead children, and says so if the service is among them.
     fn reap(&mut self) {
         while let Some((pid, status)) = self.reap_one() {
+            if self.notification.as_mut().is_some_and(|notification| notification.reaped(pid, status)) {
+                continue;
+            }
             if let Some(forking) = &mut self.forking {
                 let news = forking.reaped(pid, status, self.core.status().wanted_up);
                 self.news(news);
@@ -357,6 +360,8 @@ impl Shell {
                 }
             }
             Action::Leave => {
+                let down = self.core.state() == State::Down;
+                self.notification.iter_mut().for_each(|n| n.leave(down));
                 notify("x");
                 self.left = true;
             }
@@ -366,7 +371,7 @@ impl Shell {
 
     #[inline(never)] // As record_death.
     fn start(&mut self) -> Event {
-        if notification::prepare(&mut self.notification, self.descriptors).is_err() {
+        if notification::prepare(&mut self.notification, self.directory, self.descriptors).is_err() {
             return Event::StartFailed;
         }
         let search = forking::pid_file().map(forking::prepare);

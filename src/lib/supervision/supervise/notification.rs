@@ -16,6 +16,7 @@ use super::{Shell, TALLY_FILE, TALLY_NEW};
 use crate::error::{Text, report};
 use crate::notify::client::monotonic_usec;
 use crate::notify::grammar::{self, Access, Datagram, Message, Watchdog};
+use crate::notify::mirror::Mirror;
 use crate::notify::receiver::{Buffer, Incoming, Receiver};
 use crate::notify::report::{Circumstances, Report};
 use crate::notify::store::{Entry, Preserve, Store};
@@ -25,7 +26,7 @@ use crate::sys::env::Env;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::process::{self, Watch};
 use crate::sys::spawn::{OwnPid, Redirect};
-use crate::sys::wait::{self, Which};
+use crate::sys::wait::{self, WaitStatus, Which};
 use crate::sys::{Errno, Pid, fd};
 use crate::text::decimal;
 use crate::warn;
@@ -35,7 +36,7 @@ const REPORT_NEW: &CStr = c"supervise/notify.new";
 const INVENTORY: &CStr = c"supervise/fdstore";
 const INVENTORY_NEW: &CStr = c"supervise/fdstore.new";
 
-/// Bytes of the longest socket path.
+/// Bytes of the longest path of a socket.
 const PATH: usize = 107;
 /// Bytes that are read for a word.
 const WORD: usize = 15;
@@ -50,6 +51,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const RESERVED: u64 = 64;
 /// The first descriptor that the service gets from the store.
 const FIRST: i32 = 3;
+/// Bytes of the longest name of a service that fits what is held, with a number and some of the descriptor's name.
+const LONGEST_NAME: usize = 200;
 
 /// What must not come from above: it was meant for the supervisor, not for the service.
 const SCRUBBED: &[&str] = &[
@@ -65,7 +68,8 @@ const SCRUBBED: &[&str] = &[
     "MAINPIDFDID",
 ];
 
-/// What the service directory says, read at every start.
+/// What the service directory says, read at every start. `fdstore-max` and `fdstore-holder` go to the store and to its
+/// mirror.
 #[derive(Debug, Default)]
 struct Settings {
     access: Access,
@@ -87,6 +91,10 @@ pub struct Notification {
     report: Report,
     outcome: Outcome,
     store: Store,
+    /// Where the store is held too.
+    mirror: Option<Mirror>,
+    /// No run was started yet: what a killed supervisor left in the holder is to come back.
+    first: bool,
     /// When the last reload signal was sent, in microseconds of CLOCK_MONOTONIC.
     reload_usec: u64,
     /// What the files in `supervise` do not show yet.
@@ -117,11 +125,11 @@ pub fn begin() {
     if socket_file().is_some() {
         return;
     }
-    let unused = [
+    let useless = [
         files::extension(c"fdstore-max", c"data/s6-rs/fdstore-max"),
         files::extension(c"timeout-watchdog", c"data/s6-rs/timeout-watchdog"),
     ];
-    for file in unused.into_iter().flatten() {
+    for file in useless.into_iter().flatten() {
         warn!("ignoring ", file, ": there is no notify-socket");
     }
 }
@@ -132,30 +140,30 @@ fn socket_file() -> Option<&'static CStr> {
 
 /// Reads the service directory before a start, and has the socket ready. None for a directory that has no
 /// `notify-socket`, or a system that cannot. What is stored stays; so does everything if there is an error, of which
-/// it warns.
-pub fn prepare(notification: &mut Option<Box<Notification>>, descriptors: u64) -> Result<(), Errno> {
+/// it warns. `directory`: how the service is called.
+pub fn prepare(notification: &mut Option<Box<Notification>>, directory: &CStr, descriptors: u64) -> Result<(), Errno> {
     let Some(file) = socket_file() else {
-        if notification.take().is_some() {
+        if let Some(mut notification) = notification.take() {
+            notification.empty_store();
+            notification.leave(true);
             let _ = (unlink(REPORT), unlink(INVENTORY));
         }
         return Ok(());
     };
-    let place = read_place(file);
+    let place = read_path(file);
     if notification.as_ref().is_none_or(|n| n.place != place) {
         let receiver = match &place {
             Some(path) => Receiver::at(path),
             None => Receiver::anywhere(),
         };
-        match receiver {
-            Ok(receiver) => {
-                let store = notification.take().map(|n| n.store).unwrap_or_default();
-                *notification = Some(Box::new(Notification::new(receiver, place, store)));
-            }
-            Err(Errno::ENOSYS) => {
+        match (receiver, notification.as_mut()) {
+            (Ok(receiver), Some(notification)) => (notification.receiver, notification.place) = (receiver, place),
+            (Ok(receiver), None) => *notification = Some(Box::new(Notification::new(receiver, place))),
+            (Err(Errno::ENOSYS), _) => {
                 warn!("ignoring ", file, ": this system does not tell who sends a datagram");
                 return Ok(());
             }
-            Err(errno) => {
+            (Err(errno), _) => {
                 warn!(errno => "unable to make the socket that ", file, " asks for, trying again in a minute");
                 return Err(errno);
             }
@@ -166,14 +174,14 @@ pub fn prepare(notification: &mut Option<Box<Notification>>, descriptors: u64) -
         Err(errno) => warn!(errno => "unable to become a child subreaper"),
     }
     if let Some(notification) = notification {
-        notification.read_settings(descriptors);
+        notification.read_settings(directory, descriptors);
     }
     Ok(())
 }
 
-/// The path in `notify-socket`; `None` if it is empty, or, with a warning, if it cannot be used.
+/// The path of a socket that a file names; `None` if it is empty, or, with a warning, if it cannot be used.
 #[inline(never)] // Its buffer is for those who have one.
-fn read_place(file: &CStr) -> Option<CString> {
+fn read_path(file: &CStr) -> Option<CString> {
     let mut buffer = [0; PATH + 1];
     match fd::read_file(file, &mut buffer).map(files::first_line) {
         Ok(b"") => None,
@@ -189,8 +197,17 @@ fn read_place(file: &CStr) -> Option<CString> {
     }
 }
 
+/// How a service is called in a holder: as its directory on our command line.
+fn holder_name(directory: &CStr) -> CString {
+    let mut name = directory.to_bytes();
+    while let [rest @ .., b'/'] = name {
+        name = rest;
+    }
+    CString::new(name).unwrap_or_default()
+}
+
 impl Notification {
-    fn new(receiver: Receiver, place: Option<CString>, store: Store) -> Self {
+    fn new(receiver: Receiver, place: Option<CString>) -> Self {
         Notification {
             settings: Settings::default(),
             receiver,
@@ -199,7 +216,9 @@ impl Notification {
             elsewhere: false,
             report: Report::default(),
             outcome: Outcome::default(),
-            store,
+            store: Store::default(),
+            mirror: None,
+            first: true,
             reload_usec: 0,
             stale: Stale::Everything,
             shown: None,
@@ -210,7 +229,7 @@ impl Notification {
         }
     }
 
-    fn read_settings(&mut self, descriptors: u64) {
+    fn read_settings(&mut self, directory: &CStr, descriptors: u64) {
         let access = files::extension(c"notify-access", c"data/s6-rs/notify-access");
         let preserve = files::extension(c"fdstore-preserve", c"data/s6-rs/fdstore-preserve");
         let watchdog = files::extension(c"timeout-watchdog", c"data/s6-rs/timeout-watchdog");
@@ -226,6 +245,20 @@ impl Notification {
         }
         self.store.set_max(u64::from(max).min(most) as usize);
         self.elsewhere = files::exists(c"flag-newpidns");
+        let holder = files::extension(c"fdstore-holder", c"data/s6-rs/fdstore-holder").and_then(read_path);
+        if self.mirror.as_ref().map(Mirror::holder) != holder.as_deref() {
+            if let Some(old) = &mut self.mirror {
+                self.store.entries().iter().for_each(|entry| old.dropped(entry));
+                old.finish(&self.store);
+            }
+            let name = holder_name(directory);
+            if holder.is_some() && name.count_bytes() > LONGEST_NAME {
+                warn!("ignoring fdstore-holder: the name of the service is too long to be held");
+            }
+            self.mirror = holder
+                .filter(|_| name.count_bytes() <= LONGEST_NAME)
+                .map(|holder| Mirror::new(holder, name, &self.store));
+        }
     }
 
     /// The environment, without what was meant for the supervisor, and with the address if it is of use.
@@ -266,12 +299,19 @@ impl Notification {
             entries.iter().zip(FIRST..).map(|(entry, number)| Redirect::new(entry.file.as_fd(), number)).collect();
         let strings = env.list();
         let env: Vec<CPtr<'_>> = own_pid.iter().map(OwnPid::entry).chain(strings).collect();
-        start(&Extras { env: &env, own_pid: &own_pid, redirects: &redirects, reserved: self.store.max() as u32 })
+        start(&Extras {
+            env: &env,
+            own_pid: &own_pid,
+            redirects: &redirects,
+            reserved: self.store.max() as u32,
+            restore: self.mirror.as_ref().filter(|_| self.first).map(|mirror| (mirror.holder(), mirror.service())),
+        })
     }
 
     /// run was started; says how often it must say that it works.
     pub fn started(&mut self) -> Option<Duration> {
         self.main = None;
+        self.first = false;
         self.report.clear(self.settings.access, self.settings.watchdog);
         self.outcome = Outcome::default();
         self.reload_usec = 0;
@@ -297,14 +337,49 @@ impl Notification {
         }
     }
 
+    /// The supervisor leaves. Unless the service is `down`, it goes on without one.
+    pub fn leave(&mut self, down: bool) {
+        if down {
+            self.settled();
+        }
+        if let Some(mirror) = &mut self.mirror {
+            mirror.finish(&self.store);
+        }
+    }
+
+    /// A child was reaped; whether it was one that talked to the holder.
+    pub fn reaped(&mut self, pid: Pid, status: WaitStatus) -> bool {
+        self.mirror.as_mut().is_some_and(|mirror| mirror.reaped(pid, status))
+    }
+
     /// Closes all that is stored.
     pub fn empty_store(&mut self) {
         self.drop_from_store(|_| true);
     }
 
-    fn drop_from_store(&mut self, condemned: impl FnMut(&Entry<OwnedFd>) -> bool) {
-        if self.store.remove(condemned) > 0 {
+    fn drop_from_store(&mut self, mut condemned: impl FnMut(&Entry<OwnedFd>) -> bool) {
+        let dropped = self.store.remove(|entry| {
+            let goes = condemned(entry);
+            self.mirror.iter_mut().filter(|_| goes).for_each(|mirror| mirror.dropped(entry));
+            goes
+        });
+        if dropped > 0 {
             self.stale = Stale::Everything;
+        }
+    }
+
+    /// Stores what came with a message.
+    fn add_to_store(&mut self, name: &[u8], poll: bool, serial: Option<u32>) {
+        let held = serial.filter(|_| self.mirror.is_some());
+        held.iter().for_each(|&serial| self.store.resume_at(serial.into()));
+        let added = self.store.add(self.fds.drain(..), name, poll);
+        if added == 0 {
+            return;
+        }
+        self.stale = Stale::Everything;
+        if let (Some(mirror), None) = (&mut self.mirror, held) {
+            let entries = self.store.entries();
+            entries[entries.len() - added..].iter().for_each(|entry| mirror.stored(entry));
         }
     }
 
@@ -337,10 +412,10 @@ impl Notification {
         poll::wait(&mut self.polled, deadline)?;
         let found: [PollFd; N] = std::array::from_fn(|i| self.polled[i]);
         let messages = self.polled[N].readable();
-        let mut stored = self.polled[N + 2..].iter();
-        if self.store.remove(|_| stored.next().is_some_and(PollFd::hung_up)) > 0 {
-            self.stale = Stale::Everything;
-        }
+        let polled = std::mem::take(&mut self.polled);
+        let mut stored = polled[N + 2..].iter();
+        self.drop_from_store(|_| stored.next().is_some_and(PollFd::hung_up));
+        self.polled = polled;
         Ok((found, messages))
     }
 
@@ -373,8 +448,11 @@ impl Notification {
         }
     }
 
-    /// Brings the files up to date.
+    /// Brings the files up to date, and the holder, but for that nobody waits.
     fn show(&mut self, phase: Option<Phase>) {
+        if let Some(mirror) = &mut self.mirror {
+            mirror.advance(&self.store);
+        }
         if self.shown != phase {
             self.stale = self.stale.max(Stale::Report);
         }
@@ -553,12 +631,7 @@ impl Shell {
         match message.store {
             None => {}
             Some(grammar::Store::Remove(name)) => notification.drop_from_store(|entry| *entry.name == *name),
-            Some(grammar::Store::Add { name, poll }) => {
-                let added = notification.store.add(notification.fds.drain(..), name, poll);
-                if added > 0 {
-                    notification.stale = Stale::Everything;
-                }
-            }
+            Some(grammar::Store::Add { name, poll }) => notification.add_to_store(name, poll, message.serial),
         }
     }
 
