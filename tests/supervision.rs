@@ -236,8 +236,8 @@ fn restarts_leak_no_descriptor_and_no_zombie() {
         s.command("u");
         s.wait("a new one", |status| status.is_up() && status.pid != pid as u64);
     }
-    s.wait("ready", |status| status.is_up() && status.ready);
-    assert_eq!(s.descriptors(), before);
+    // The last letter may still be on its way.
+    until("no more descriptors than before", || s.descriptors() <= before);
 }
 
 #[test]
@@ -538,9 +538,9 @@ fn letters_come_after_the_status_says_it() {
     let mut listener = Listener::new(&s.service.path("event"));
     for _ in 0..20 {
         let pid = s.wait_up();
+        let before = listener.letters().len();
         s.command("ku");
         let deadline = Instant::now() + Duration::from_secs(20);
-        let before = listener.letters().len();
         while !listener.letters()[before..].contains('d') {
             assert!(Instant::now() < deadline);
         }
