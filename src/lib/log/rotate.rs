@@ -147,6 +147,8 @@ pub struct Core {
     has_processor: bool,
     /// Bytes in `current`.
     size: u64,
+    /// Whether it ends in the middle of a line, because a write was cut short.
+    in_line: bool,
     phase: Phase,
     /// Whether to rotate once nothing is in the way.
     due: bool,
@@ -175,6 +177,7 @@ impl Core {
             period,
             has_processor,
             size,
+            in_line: false,
             phase: Phase::Writing,
             due: false,
             ending: false,
@@ -190,7 +193,8 @@ impl Core {
         if self.must_rotate_first() || self.next_write.is_some_and(|at| now < at) {
             return b"";
         }
-        let room = self.threshold.saturating_sub(self.size);
+        // What is due is due at the end of the line.
+        let room = if self.due { 0 } else { self.threshold.saturating_sub(self.size) };
         let skipped = usize::try_from(room).unwrap_or(usize::MAX).saturating_sub(1);
         if self.may_overgrow() || skipped >= block.len() {
             return block;
@@ -202,7 +206,7 @@ impl Core {
     /// Whether there is no `current` to write to until it is rotated.
     fn must_rotate_first(&self) -> bool {
         match self.phase {
-            Phase::Writing => self.due,
+            Phase::Writing => self.due && !self.in_line,
             Phase::Rotating(step) => !is_switched(step),
             _ => false,
         }
@@ -221,6 +225,7 @@ impl Core {
     pub fn wrote(&mut self, bytes: usize, ends_line: bool) {
         self.next_write = None;
         self.size += bytes as u64;
+        self.in_line = !ends_line;
         self.due |= ends_line && self.size >= self.threshold;
     }
 
@@ -247,7 +252,7 @@ impl Core {
             self.next_period = self.period.map(|period| now + period);
             self.due |= matches!(self.phase, Phase::Writing) || self.may_overgrow();
         }
-        if self.phase == Phase::Writing && std::mem::take(&mut self.due) && self.size > 0 {
+        if self.phase == Phase::Writing && !self.in_line && std::mem::take(&mut self.due) && self.size > 0 {
             self.phase = Phase::Rotating(Step::Sync(File::Current));
         }
         if self.phase == Phase::Writing && self.ending && is_flushed {
@@ -337,7 +342,7 @@ mod tests {
         inodes: Vec<Inode>,
         names: BTreeMap<File, usize>,
         /// In the order of their labels.
-        archives: Vec<usize>,
+        archives: Vec<(usize, Suffix)>,
     }
 
     impl Disk {
@@ -376,12 +381,12 @@ mod tests {
                         self.inodes[inode].is_complete = true;
                     }
                 }
-                Step::Archive(file, _) | Step::ArchiveUnlessLinked(file, _) => {
+                Step::Archive(file, suffix) | Step::ArchiveUnlessLinked(file, suffix) => {
                     if let Some(&inode) = self.names.get(&file) {
                         let linked = self.inodes[inode].links > 1 && matches!(step, Step::ArchiveUnlessLinked(..));
                         if !linked && !self.inodes[inode].bytes.is_empty() {
                             self.inodes[inode].links += 1;
-                            self.archives.push(inode);
+                            self.archives.push((inode, suffix));
                         }
                     }
                 }
@@ -402,7 +407,8 @@ mod tests {
 
         fn everything(&self) -> Vec<u8> {
             let current = self.names.get(&File::Current);
-            self.archives.iter().chain(current).flat_map(|&inode| self.inodes[inode].bytes.clone()).collect()
+            let archives = self.archives.iter().map(|(inode, _)| inode);
+            archives.chain(current).flat_map(|&inode| self.inodes[inode].bytes.clone()).collect()
         }
     }
 
@@ -564,6 +570,9 @@ mod tests {
             }
             world.end();
             prop_assert_eq!(world.disk.everything().escape_ascii().to_string(), world.written.escape_ascii().to_string());
+            for &(inode, suffix) in &world.disk.archives {
+                prop_assert!(world.disk.inodes[inode].bytes.ends_with(b"\n") || suffix == Suffix::U);
+            }
             prop_assert!(world.queue.is_empty());
             prop_assert!(world.disk.is_complete(File::Current));
             for gone in [File::Previous, File::Processed, File::NewState] {
@@ -581,7 +590,7 @@ mod tests {
                 world.queue.extend(format!("{number}{}\n", ".".repeat(length)).bytes());
             });
             world.pump();
-            for &inode in &world.disk.archives {
+            for &(inode, _) in &world.disk.archives {
                 let bytes = &world.disk.inodes[inode].bytes;
                 let last = bytes[..bytes.len() - 1].iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1);
                 prop_assert!(bytes.ends_with(b"\n"));
