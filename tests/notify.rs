@@ -1114,3 +1114,74 @@ fn a_holder_that_is_not_there_stops_nothing() {
     probed.lose_everything();
     assert_eq!(probed.names(), "[]");
 }
+
+// The proxy, under Debian's supervisor and under ours.
+
+/// A probe behind the proxy, under each supervisor there is.
+fn proxied(options: &str, check: impl Fn(&Probed)) {
+    let proxy = common::bin_dir().join("s6-notify-proxy");
+    let mut supervisors = vec![program("s6-supervise")];
+    supervisors.extend(common::original("s6-supervise").map(with_path));
+    for mut supervisor in supervisors {
+        let service = Service::new(&format!("exec {} {options} python3 -IS {PROBE} probe.sock", proxy.display()))
+            .file("notification-fd", "3")
+            .file("data/x", "");
+        let holder = holder(&service);
+        check(&start_with(service, &mut supervisor));
+        drop(holder);
+    }
+}
+
+#[test]
+fn a_supervisor_that_does_not_listen_has_a_proxy() {
+    proxied("-d 3", |probed| {
+        probed.tell("STATUS=starting");
+        assert!(!probed.status().ready);
+        assert_eq!(probed.py("in_child(\"tell('READY=1')\")"), "True");
+        assert!(!probed.status().ready);
+        probed.tell("READY=1\nSTATUS=here");
+        probed.wait("it is ready", |status| status.ready);
+        let report = text(probed.service.path("data/notify"));
+        assert!(report.starts_with("STATE=ready\nSTATUS=here\n"), "{report}");
+        probed.restart();
+        let report = text(probed.service.path("data/notify"));
+        assert!(report.starts_with("STATE=starting\nNOTIFYACCESS=main\n"), "{report}");
+        probed.tell("NOTIFYACCESS=all");
+        assert_eq!(probed.py("in_child(\"tell('READY=1')\")"), "True");
+        probed.wait("it is ready", |status| status.ready);
+        let pid = probed.status().pid as i32;
+        probed.fire("send('WATCHDOG=trigger')");
+        let status = probed.wait("it is dead", |status| status.pid as i32 != pid);
+        assert_eq!(status.wait_status.signal(), Some(libc::SIGABRT as u8));
+        until("that is shown", || text(probed.service.path("data/notify")).starts_with("STATE="));
+    });
+}
+
+#[test]
+fn a_proxy_keeps_the_store_in_the_holder() {
+    proxied("-m 8 -H ../holder -n name", |probed| {
+        assert_eq!(probed.py("environment['FDSTORE']"), "'8'");
+        probed.py("p = pipe()");
+        probed.tell_with("FDSTORE=1\nFDNAME=a", ", memfd('one')");
+        probed.tell_with("FDSTORE=1\nFDNAME=b", ", memfd('two')");
+        probed.tell_with("FDSTORE=1\nFDNAME=p", ", p[0]");
+        until("the holder has them", || held(probed).len() == 3);
+        probed.tell("FDSTOREREMOVE=1\nFDNAME=a");
+        probed.py("os.close(p[1])");
+        until("the holder has the rest", || held(probed) == ["fdstore:name:0001:b"]);
+        probed.restart();
+        assert_eq!(probed.py("[(name, link) for name, link, _, _ in files()]"), "[('b', '/memfd:two')]");
+        probed.tell_with("FDSTORE=1\nFDNAME=c", ", memfd('three')");
+        until("the holder has the new one", || held(probed) == ["fdstore:name:0001:b", "fdstore:name:0002:c"]);
+        until("of the dead ones nothing is left", || proxies(&probed.service.dir()) == 1);
+    });
+}
+
+/// How many helpers work in a service directory.
+fn proxies(dir: &std::path::Path) -> usize {
+    let is_one = |pid: i32| {
+        text(format!("/proc/{pid}/cmdline")).contains("s6-notify-proxy")
+            && std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
+    };
+    s6::sys::process::all().iter().filter(|entry| entry.alive && is_one(entry.pid.as_raw())).count()
+}

@@ -26,8 +26,8 @@ pub const PROGRAM: Program = Program {
     run,
 };
 
-/// How long the holder may take, in milliseconds, unless told otherwise.
-const LIMIT: Duration = Duration::from_millis(5000);
+/// How long the holder may take, unless told otherwise.
+pub const LIMIT: Duration = Duration::from_millis(5000);
 /// Microseconds that the supervisor may take.
 const PATIENCE_USEC: u64 = 5_000_000;
 /// The first passed descriptor.

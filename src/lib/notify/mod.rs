@@ -8,6 +8,7 @@ pub mod fdstore_restore;
 pub mod grammar;
 pub mod helper;
 pub mod mirror;
+pub mod notify_proxy;
 pub mod notifyoncheck;
 pub mod receiver;
 pub mod report;
@@ -25,4 +26,5 @@ pub const PROGRAMS: &[&Program] = &[
     &sdnotify::PROGRAM,
     &fdstore_list::PROGRAM,
     &fdstore_restore::PROGRAM,
+    &notify_proxy::PROGRAM,
 ];

@@ -10,7 +10,7 @@ use super::grammar;
 use crate::sys::fd;
 use crate::sys::process::{self, Watch};
 use crate::sys::scm::{self, Sender};
-use crate::sys::{Errno, socket};
+use crate::sys::{Errno, Pid, socket};
 
 /// Room for one message, and one byte to see that it is too long.
 pub type Buffer = [u8; grammar::MOST + 1];
@@ -128,6 +128,11 @@ impl Incoming<'_> {
     /// Whether the sender descends from this process. It must not be gone; an orphan of ours that nobody has reaped
     /// yet is not.
     pub fn is_from_descendant(&mut self) -> bool {
+        self.is_from_descendant_of(nix::unistd::getpid())
+    }
+
+    /// Whether the sender, who must not be gone, descends from `ancestor`.
+    pub fn is_from_descendant_of(&mut self, ancestor: Pid) -> bool {
         let pid = self.sender.pid;
         // With a hand on the process, the number cannot become another's while its parents are looked up.
         let watch = match self.pidfd.take() {
@@ -135,8 +140,8 @@ impl Incoming<'_> {
             None => Watch::open(pid),
         };
         match watch {
-            Ok(watch) => process::is_descendant(pid) && watch.kill(0) != Err(Errno::ESRCH),
-            Err(Errno::ENOSYS) => process::is_descendant(pid),
+            Ok(watch) => process::descends_from(pid, ancestor) && watch.kill(0) != Err(Errno::ESRCH),
+            Err(Errno::ENOSYS) => process::descends_from(pid, ancestor),
             Err(_) => false,
         }
     }

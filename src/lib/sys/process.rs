@@ -267,12 +267,28 @@ const DEEPEST: usize = 1024;
 /// Whether the chain of parents leads from `pid` to this process without touching one of `others`.
 #[cfg(target_os = "linux")]
 pub fn descends_past(pid: Pid, others: &[Pid]) -> bool {
-    let here = nix::unistd::getpid();
+    leads_to(pid, nix::unistd::getpid(), others)
+}
+
+/// Whether the chain of parents leads from `pid` to `ancestor`.
+#[cfg(target_os = "linux")]
+pub fn descends_from(pid: Pid, ancestor: Pid) -> bool {
+    leads_to(pid, ancestor, &[])
+}
+
+/// Nobody's parents but our own can be looked up: whether `ancestor` is this process, and `pid` descends from it.
+#[cfg(not(target_os = "linux"))]
+pub fn descends_from(pid: Pid, ancestor: Pid) -> bool {
+    ancestor == nix::unistd::getpid() && is_descendant(pid)
+}
+
+#[cfg(target_os = "linux")]
+fn leads_to(pid: Pid, ancestor: Pid, others: &[Pid]) -> bool {
     let mut at = pid;
     for _ in 0..DEEPEST {
         match look_up(at) {
             _ if others.contains(&at) => return false,
-            Some(entry) if entry.parent == here => return true,
+            Some(entry) if entry.parent == ancestor => return true,
             Some(entry) if entry.parent.as_raw() > 1 => at = entry.parent,
             _ => return false,
         }
