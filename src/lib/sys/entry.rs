@@ -73,3 +73,29 @@ impl Die {
         self.print_as(program());
     }
 }
+
+/// The C `main` of a program: `s6::program!(s6::supervision::svok);` in a file that has `#![no_main]`. That of the
+/// multi-call binary is `s6::program!(choose s6::multicall::choose);`.
+///
+/// std's own main would ignore SIGPIPE, which a chain-loader would hand on, and its argument list is empty under
+/// musl without it; so the arguments come from here and nothing else asks for them.
+#[macro_export]
+macro_rules! program {
+    (choose $choose:expr) => {
+        #[global_allocator]
+        static ALLOCATOR: $crate::sys::arena::Arena = $crate::sys::arena::Arena;
+
+        /// The C entry point.
+        ///
+        /// # Safety
+        /// Called once, by the C runtime.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn main(argc: ::core::ffi::c_int, argv: *const *const ::core::ffi::c_char) -> ::core::ffi::c_int {
+            // SAFETY: called once, by the C runtime, with what it gives to main.
+            unsafe { $crate::sys::entry::start($choose, argc, argv) }
+        }
+    };
+    ($($module:ident)::+) => {
+        $crate::program!(choose |args| (&$($module)::+::PROGRAM, args));
+    };
+}
