@@ -104,7 +104,7 @@ pub struct Failure {
 
 impl Failure {
     /// Whether it is `directory` itself that does not exist.
-    fn is_missing(&self, directory: &CStr) -> bool {
+    pub fn is_missing(&self, directory: &CStr) -> bool {
         self.errno == Errno::ENOENT && self.path.as_c_str() == directory
     }
 }

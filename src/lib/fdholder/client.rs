@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Die, OrDie};
 use crate::fdholder::held::Held;
 use crate::fdholder::protocol::{self, Entries, messages, take_u32};
-use crate::sys::poll::{self, PollFd};
-use crate::sys::{Errno, fd, socket};
+use crate::sys::{Errno, fd, poll, socket};
 use crate::tai::Tai64n;
 use crate::unixmessage::{Inbox, MAX_BODY, MAX_FDS, Message, Outbox};
 
@@ -33,22 +32,11 @@ impl Connection {
         Ok(Connection { socket, inbox: Inbox::default(), deadline })
     }
 
-    fn wait(&self, events: i16) -> Result<(), Errno> {
-        let mut fds = [PollFd::new(self.socket.as_fd(), events)];
-        while !fds[0].ready() {
-            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(Errno::ETIMEDOUT);
-            }
-            poll::wait(&mut fds, self.deadline)?;
-        }
-        Ok(())
-    }
-
     fn send(&mut self, body: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         let mut outbox = Outbox::default();
         outbox.put(&[body], fds)?;
         while !outbox.flush(&self.socket)? {
-            self.wait(poll::OUT)?;
+            poll::until_ready(&self.socket, poll::OUT, self.deadline)?;
         }
         Ok(())
     }
@@ -61,7 +49,7 @@ impl Connection {
             match self.inbox.fill(&self.socket) {
                 Ok(0) | Err(Errno::ECONNRESET) => return Err(Errno::EPIPE),
                 Ok(_) => {}
-                Err(Errno::EAGAIN) => self.wait(poll::IN)?,
+                Err(Errno::EAGAIN) => poll::until_ready(&self.socket, poll::IN, self.deadline)?,
                 Err(errno) => return Err(errno),
             }
         }

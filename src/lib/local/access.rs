@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 
 use nix::unistd::{AccessFlags, access};
 
-use crate::chain::envdir::{self, Failure, Style};
+use crate::chain::envdir::{self, Style};
 use crate::local::cdb::Cdb;
 use crate::sys::env::Env;
 use crate::sys::peer::Peer;
@@ -130,7 +130,7 @@ fn exec(rule: &[u8]) -> Result<Vec<u8>, Errno> {
 pub fn environment(path: &CStr) -> Result<Vec<u8>, Errno> {
     let mut env = Vec::new();
     let read = envdir::for_each(path, Style::DEFAULT, |name, value| {
-        env.extend_from_slice(name);
+        env.extend(name);
         if let Some(value) = value {
             env.push(b'=');
             env.extend(value);
@@ -138,9 +138,8 @@ pub fn environment(path: &CStr) -> Result<Vec<u8>, Errno> {
         env.push(0);
     });
     match read {
-        Ok(()) => Ok(env),
-        Err(Failure { errno: Errno::ENOENT, path: missing }) if missing.as_c_str() == path => Ok(Vec::new()),
-        Err(Failure { errno, .. }) => Err(errno),
+        Err(failure) if !failure.is_missing(path) => Err(failure.errno),
+        _ => Ok(env),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use crate::cli::{Args, CommandLine, Options};
+use crate::cli::{Args, CommandLine, Options, Value};
 use crate::error::{Die, Exit, Program};
 use crate::text;
 
@@ -37,9 +37,10 @@ struct Settings {
     ids: Ids,
 }
 
-/// The identity to take after the binding.
-#[derive(Default)]
-struct Ids {
+/// The identity to take after the binding: what the options `-u`, `-g`, `-G` and `-U` say, here and of
+/// s6-fdholder-daemon.
+#[derive(Debug, Default)]
+pub struct Ids {
     from_environment: bool,
     uid: Option<u32>,
     gid: Option<u32>,
@@ -66,13 +67,7 @@ fn run(args: Args) -> Result<Exit, Die> {
                 let mode = text::parse_octal(value.bytes()).ok_or_else(Die::usage)? & 0o777;
                 settings.mode = (mode != 0o777).then_some(mode);
             }
-            // 0 stands for "leave it", as in s6-applyuidgid.
-            'u' => settings.ids.uid = Some(value.u32()?).filter(|&id| id != 0),
-            'g' => settings.ids.gid = Some(value.u32()?).filter(|&id| id != 0),
-            'G' if value.bytes().first().is_none_or(u8::is_ascii_digit) => {
-                settings.ids.groups = Some(value.into_bytes());
-            }
-            'U' => settings.ids = Ids { from_environment: true, ..Ids::default() },
+            'u' | 'g' | 'G' | 'U' => settings.ids.option(letter, value)?,
             _ => return Err(options.unknown(letter)),
         }
     }
@@ -92,14 +87,7 @@ impl Settings {
             .option("-a", self.mode.map(|mode| format!("{mode:04o}")))
             .word("--")
             .word(path.to_bytes());
-        if self.ids.given() {
-            line.word("s6-applyuidgid")
-                .flag(self.ids.from_environment, "-Uz")
-                .number("-u", self.ids.uid)
-                .number("-g", self.ids.gid)
-                .option("-G", self.ids.groups.as_ref())
-                .word("--");
-        }
+        self.ids.put_on(&mut line);
         line.word("s6-ipcserverd")
             .flag(self.verbosity == Verbosity::Quiet, "-v0")
             .flag(self.verbosity == Verbosity::Chatty, "-v2")
@@ -113,7 +101,28 @@ impl Settings {
 }
 
 impl Ids {
-    fn given(&self) -> bool {
-        self.from_environment || self.uid.is_some() || self.gid.is_some() || self.groups.is_some()
+    /// Takes one of its options.
+    pub fn option(&mut self, letter: char, value: Value) -> Result<(), Die> {
+        match letter {
+            // 0 stands for "leave it", as in s6-applyuidgid.
+            'u' => self.uid = Some(value.u32()?).filter(|&id| id != 0),
+            'g' => self.gid = Some(value.u32()?).filter(|&id| id != 0),
+            'G' if value.bytes().first().is_none_or(u8::is_ascii_digit) => self.groups = Some(value.into_bytes()),
+            'U' => *self = Ids { from_environment: true, ..Ids::default() },
+            _ => return Err(Die::usage()),
+        }
+        Ok(())
+    }
+
+    /// The words that take it, if there is anything to take.
+    pub fn put_on(&self, line: &mut CommandLine) {
+        if self.from_environment || self.uid.is_some() || self.gid.is_some() || self.groups.is_some() {
+            line.word("s6-applyuidgid")
+                .flag(self.from_environment, "-Uz")
+                .number("-u", self.uid)
+                .number("-g", self.gid)
+                .option("-G", self.groups.as_ref())
+                .word("--");
+        }
     }
 }

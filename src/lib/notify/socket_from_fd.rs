@@ -8,12 +8,11 @@ use std::time::Instant;
 
 use crate::cli::{Args, Long, Options};
 use crate::die;
-use crate::error::{Die, Exec, Exit, OrDie, Program, TIMEOUT};
+use crate::error::{Die, Exec, Exit, OrDie, Program, SYSTEM, TIMEOUT};
 use crate::notify::helper;
 use crate::sys::env::{self, Env};
 use crate::sys::fork::{self, Parent, Side};
-use crate::sys::poll::{self, PollFd};
-use crate::sys::{Errno, Pid, fd, scm, socket};
+use crate::sys::{Errno, Pid, fd, poll, scm, socket};
 use crate::text::decimal;
 
 /// Becomes the daemon; a helper listens.
@@ -124,13 +123,8 @@ impl Relay {
     }
 
     fn wait(&self, fd: &OwnedFd, events: i16) -> Result<(), Die> {
-        let mut polled = [PollFd::new(fd.as_fd(), events)];
-        while !polled[0].ready() {
-            if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Err(die!(TIMEOUT, Errno::ETIMEDOUT => "unable to tell ", self.target));
-            }
-            poll::wait(&mut polled, self.deadline).or_die("wait for", "the daemon")?;
-        }
-        Ok(())
+        let code = |errno| if errno == Errno::ETIMEDOUT { TIMEOUT } else { SYSTEM };
+        let ready = poll::until_ready(fd, events, self.deadline);
+        ready.map_err(|errno| die!(code(errno), errno => "unable to tell ", self.target))
     }
 }
