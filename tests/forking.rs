@@ -559,8 +559,8 @@ impl Real {
     fn start(how: How, name: &str, flags: &[&str]) -> Option<Real> {
         let about = daemons::find(name)?;
         let turn = about.pid_file.map(|_| {
-            let file = std::fs::File::create(std::env::temp_dir().join(format!("s6-test-{name}.lock"))).unwrap();
-            nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap()
+            let program = std::fs::File::open(about.program).unwrap();
+            nix::fcntl::Flock::lock(program, nix::fcntl::FlockArg::LockExclusive).unwrap()
         });
         let mut service = Service::new("");
         let home = Home::new(about, service.scratch.path("home"));
