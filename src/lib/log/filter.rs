@@ -3,6 +3,7 @@
 //! Whatever one read brings is written out before the next read, which may block. A line without end does not fill
 //! the memory: its head is edited, the rest of it passes as it is.
 
+use super::lines::Ends;
 use crate::error::{Die, Exit, OK, OrDie};
 use crate::sys::fd;
 
@@ -23,7 +24,7 @@ pub trait Editor {
 
 /// Runs an editor to the end of the input.
 pub fn run(editor: impl Editor) -> Result<Exit, Die> {
-    let mut filter = Filter { editor, input: Vec::with_capacity(HEAD), in_rest: false };
+    let mut filter = Filter { editor, input: Vec::with_capacity(HEAD), ends: Ends::default(), in_rest: false };
     let mut out = Vec::new();
     loop {
         let end = fd::read_into(fd::STDIN, &mut filter.input).or_die("read", "standard input")? == 0;
@@ -40,6 +41,7 @@ struct Filter<E> {
     editor: E,
     /// The beginning of a line that is not complete, and what was read after it.
     input: Vec<u8>,
+    ends: Ends,
     /// Whether the input goes on with the rest of a line whose head is out already.
     in_rest: bool,
 }
@@ -48,15 +50,18 @@ impl<E: Editor> Filter<E> {
     /// Edits what is complete, and what will not become any more complete.
     fn turn(&mut self, end: bool, out: &mut Vec<u8>) {
         let mut done = 0;
-        while let Some(length) = self.input[done..].iter().position(|&b| ends_line::<E>(b)) {
-            self.put(done..done + length, true, out);
-            out.push(if E::NUL_ENDS_LINES { b'\n' } else { self.input[done + length] });
-            self.in_rest = false;
-            done += length + 1;
+        while let Some(end) = self.ends.first(&self.input) {
+            self.ends.pass();
+            if self.input[end] == b'\n' || E::NUL_ENDS_LINES {
+                self.put(done..end, true, out);
+                out.push(b'\n');
+                self.in_rest = false;
+                done = end + 1;
+            }
         }
         let rest = self.input.len() - done;
-        if self.in_rest || rest == HEAD || (end && rest > 0) {
-            self.put(done..self.input.len(), rest == HEAD, out);
+        if self.in_rest || rest >= HEAD || (end && rest > 0) {
+            self.put(done..self.input.len(), rest >= HEAD, out);
             self.in_rest = true;
             done = self.input.len();
         }
@@ -64,6 +69,7 @@ impl<E: Editor> Filter<E> {
             out.push(b'\n');
         }
         self.input.drain(..done);
+        self.ends.forget(done);
     }
 
     fn put(&mut self, range: std::ops::Range<usize>, ended: bool, out: &mut Vec<u8>) {
@@ -73,10 +79,6 @@ impl<E: Editor> Filter<E> {
             self.editor.edit(&self.input[range], ended, out);
         }
     }
-}
-
-fn ends_line<E: Editor>(byte: u8) -> bool {
-    byte == b'\n' || (E::NUL_ENDS_LINES && byte == 0)
 }
 
 #[cfg(test)]
@@ -99,7 +101,7 @@ mod tests {
 
     /// The output for input that comes in these pieces.
     fn output<E: Editor>(editor: E, pieces: &[Vec<u8>]) -> Vec<u8> {
-        let mut filter = Filter { editor, input: Vec::with_capacity(HEAD), in_rest: false };
+        let mut filter = Filter { editor, input: Vec::with_capacity(HEAD), ends: Ends::default(), in_rest: false };
         let mut out = Vec::new();
         for piece in pieces {
             for part in piece.chunks(HEAD) {

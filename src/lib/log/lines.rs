@@ -18,12 +18,50 @@ pub struct Lines<'a> {
     buffer: Buffer<'a>,
     /// Bytes of lines that were given out.
     done: usize,
-    /// Bytes that were searched for ends of lines.
-    searched: usize,
-    /// Ends that were found in the last block of them and not used yet: bits, the highest for the last byte.
-    ends: u64,
+    ends: Ends,
     /// Length at which a line is split.
     limit: usize,
+}
+
+/// The newlines and NULs of a text that grows behind.
+#[derive(Debug, Default)]
+pub struct Ends {
+    /// Bytes that were searched.
+    searched: usize,
+    /// What was found in the last block of them and not passed yet, as bits: the highest is for the last byte.
+    found: u64,
+}
+
+impl Ends {
+    /// The first one that was not passed.
+    pub fn first(&mut self, text: &[u8]) -> Option<usize> {
+        while self.found == 0 {
+            let rest = &text[self.searched..];
+            let mut last = [b' '; BLOCK];
+            let block = match rest.first_chunk() {
+                Some(block) => block,
+                None if rest.is_empty() => return None,
+                None => {
+                    last[BLOCK - rest.len()..].copy_from_slice(rest);
+                    &last
+                }
+            };
+            self.found = line_ends(block);
+            self.searched += rest.len().min(BLOCK);
+        }
+        Some(self.searched + self.found.trailing_zeros() as usize - BLOCK)
+    }
+
+    /// Goes beyond the first one.
+    pub fn pass(&mut self) {
+        self.found &= self.found.wrapping_sub(1);
+    }
+
+    /// The text has lost so many bytes at its beginning, and had no more to find.
+    pub fn forget(&mut self, bytes: usize) {
+        debug_assert!(self.found == 0);
+        self.searched -= bytes;
+    }
 }
 
 /// Bytes in a small piece of memory that is there anyway, or, when much comes at a time, in a large one.
@@ -106,7 +144,7 @@ impl<'a> Lines<'a> {
     /// none.
     pub fn new(small: &'a mut [u8], limit: usize) -> Self {
         let limit = if limit == 0 { usize::MAX } else { limit };
-        Lines { buffer: Buffer { small, used: 0, large: Vec::new() }, done: 0, searched: 0, ends: 0, limit }
+        Lines { buffer: Buffer { small, used: 0, large: Vec::new() }, done: 0, ends: Ends::default(), limit }
     }
 
     /// Reads once; 0 is the end of the input. The lines that were given out must have been [forgotten](Self::forget).
@@ -156,7 +194,7 @@ impl<'a> Lines<'a> {
     pub fn find(&mut self, lines: &mut [Range<usize>]) -> usize {
         let mut found = 0;
         while let Some(line) = lines.get_mut(found) {
-            let end = self.next_end();
+            let end = self.ends.first(self.buffer.bytes());
             let length = end.unwrap_or(self.buffer.bytes().len()) - self.done;
             if length > self.limit {
                 *line = self.done..self.done + self.limit;
@@ -165,7 +203,7 @@ impl<'a> Lines<'a> {
                 *line = self.done..end;
                 self.buffer.bytes_mut()[end] = b'\n';
                 self.done = end + 1;
-                self.ends &= self.ends - 1;
+                self.ends.pass();
             } else {
                 break;
             }
@@ -174,30 +212,10 @@ impl<'a> Lines<'a> {
         found
     }
 
-    /// The first end of a line that was not used yet.
-    fn next_end(&mut self) -> Option<usize> {
-        while self.ends == 0 {
-            let rest = &self.buffer.bytes()[self.searched..];
-            let mut last = [b' '; BLOCK];
-            let block = match rest.first_chunk() {
-                Some(block) => block,
-                None if rest.is_empty() => return None,
-                None => {
-                    last[BLOCK - rest.len()..].copy_from_slice(rest);
-                    &last
-                }
-            };
-            self.ends = line_ends(block);
-            self.searched += rest.len().min(BLOCK);
-        }
-        Some(self.searched + self.ends.trailing_zeros() as usize - BLOCK)
-    }
-
     /// Forgets the lines that were given out, after the last of them was: their ranges mean nothing any more.
     pub fn forget(&mut self) {
-        debug_assert!(self.ends == 0 && self.searched == self.buffer.bytes().len());
         self.buffer.forget(self.done);
-        self.searched -= self.done;
+        self.ends.forget(self.done);
         self.done = 0;
     }
 }
