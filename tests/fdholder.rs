@@ -245,6 +245,27 @@ fn a_client_that_dies_in_the_middle_leaves_nothing() {
 }
 
 #[test]
+fn a_client_cannot_take_the_descriptors_that_others_need() {
+    let h = Holder::new(&["-c", "256"]);
+    let mut witness = h.connect();
+    assert!(witness.ids().is_empty());
+    let before = h.fds();
+    let (reader, writer) = pipe();
+    let greedy: Vec<Conn> = (0..100).map(|_| h.connect()).collect();
+    for c in &greedy {
+        c.send_raw(&[0], &[writer.as_fd(); 253]);
+    }
+    drop(writer);
+    assert!(hung_up(reader));
+    until("all connections are closed", || h.fds() == before);
+    let modest: Vec<Conn> = (0..100).map(|_| h.connect()).collect();
+    for c in &modest {
+        c.send_raw(&[0], &[std::io::stderr().as_fd()]);
+    }
+    assert_eq!(witness.store("x", std::io::stderr(), never()), 0);
+}
+
+#[test]
 fn nonsense_of_any_kind_is_survived() {
     let h = Holder::new(&[]);
     let mut witness = h.connect();

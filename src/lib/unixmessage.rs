@@ -18,6 +18,20 @@ pub const MAX_BODY: usize = 1 << 28;
 /// The most descriptors of a message.
 pub const MAX_FDS: usize = scm::MAX_FDS;
 
+/// How large a message may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// The most bytes of its body.
+    pub body: usize,
+    /// The most descriptors.
+    pub fds: usize,
+}
+
+impl Limits {
+    /// Those of the format.
+    pub const FORMAT: Limits = Limits { body: MAX_BODY, fds: MAX_FDS };
+}
+
 /// Bytes that are read at once, unless a larger message is known to come.
 const READ: usize = 512;
 /// The most bytes that are read at once.
@@ -61,15 +75,15 @@ impl<F> Inbox<F> {
         self.taken == self.bytes.len() && self.fds.is_empty()
     }
 
-    /// The next whole message, if it is there. EPROTO if its body is longer than `most` or its descriptors are not
-    /// those that came; the connection is then of no more use.
-    pub fn take(&mut self, most: usize) -> Result<Option<Message<'_, F>>, Errno> {
+    /// The next whole message, if it is there. EPROTO if it is larger than `limits`, which are within those of the
+    /// format, or its descriptors are not those that came; the connection is then of no more use.
+    pub fn take(&mut self, limits: Limits) -> Result<Option<Message<'_, F>>, Errno> {
         let rest = &self.bytes[self.taken..];
         let Some((header, rest)) = rest.split_first_chunk() else {
-            return self.unless_more_fds_than(if rest.is_empty() { 0 } else { MAX_FDS });
+            return self.unless_more_fds_than(if rest.is_empty() { 0 } else { limits.fds });
         };
         let (length, fds) = parse(header);
-        if length > most.min(MAX_BODY) || fds > MAX_FDS {
+        if length > limits.body || fds > limits.fds {
             return Err(Errno::EPROTO);
         }
         if rest.len() < length {
@@ -196,7 +210,7 @@ mod tests {
         outbox.put(&[&body[..1], &body[1..]], vec![here.as_fd(); MAX_FDS]).unwrap();
         assert!(!outbox.flush(&here).unwrap());
         loop {
-            if let Some(message) = inbox.take(MAX_BODY).unwrap() {
+            if let Some(message) = inbox.take(Limits::FORMAT).unwrap() {
                 assert_eq!((message.body.len(), message.fds.len()), (body.len(), MAX_FDS));
                 break;
             }
@@ -236,7 +250,7 @@ mod tests {
             (b"\0\0\0\x05\0\x01", 1, false),
         ] {
             let mut inbox = Inbox { bytes: header.to_vec(), taken: 0, fds: vec![(); fds].into() };
-            let outcome = inbox.take(1000).map(|message| message.is_some());
+            let outcome = inbox.take(Limits { body: 1000, fds: MAX_FDS }).map(|message| message.is_some());
             assert_eq!(outcome, if complete { Err(Errno::EPROTO) } else { Ok(false) }, "{header:?}");
         }
     }
@@ -256,7 +270,7 @@ mod tests {
             let mut inbox = Inbox::<usize>::default();
             let (mut position, mut count) = (0, 0);
             for cut in cuts.iter().cycle() {
-                while let Some(message) = inbox.take(40).unwrap() {
+                while let Some(message) = inbox.take(Limits { body: 40, fds: 4 }).unwrap() {
                     prop_assert_eq!(message.body, &messages[count].0);
                     prop_assert_eq!(message.fds.collect::<Vec<_>>(), vec![count; messages[count].1]);
                     count += 1;
@@ -278,17 +292,18 @@ mod tests {
         /// Whatever comes, little is held, and every descriptor is handed over, closed, or still held.
         #[test]
         fn nonsense_is_bounded_and_leaks_nothing(
-            reads in prop::collection::vec((prop::collection::vec(prop::sample::select(vec![0u8, 0, 0, 1, 9, 255]), 0..50), 0..MAX_FDS), 0..20),
+            reads in prop::collection::vec((prop::collection::vec(prop::sample::select(vec![0u8, 0, 0, 1, 9, 255]), 0..50), 0..MAX_FDS), 0..20), most in 0..=MAX_FDS,
         ) {
             let token = Rc::new(());
+            let limits = Limits { body: 60, fds: most };
             let mut inbox = Inbox::<Rc<()>>::default();
             'reads: for (bytes, fds) in reads {
                 inbox.make_room();
                 inbox.bytes.extend(bytes);
                 inbox.fds.extend(vec![token.clone(); fds]);
                 loop {
-                    match inbox.take(60) {
-                        Ok(Some(message)) => prop_assert!(message.body.len() <= 60),
+                    match inbox.take(limits) {
+                        Ok(Some(message)) => prop_assert!(message.body.len() <= 60 && message.fds.len() <= most),
                         Ok(None) => break,
                         Err(errno) => {
                             prop_assert_eq!(errno, Errno::EPROTO);
@@ -296,7 +311,7 @@ mod tests {
                         }
                     }
                 }
-                prop_assert!(inbox.fds.len() <= MAX_FDS && inbox.bytes.len() - inbox.taken < 60 + HEADER);
+                prop_assert!(inbox.fds.len() <= most && inbox.bytes.len() - inbox.taken < 60 + HEADER);
             }
             prop_assert_eq!(Rc::strong_count(&token), 1 + inbox.fds.len());
         }

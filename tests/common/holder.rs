@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use s6::sys::scm;
 use s6::tai::Tai64n;
-use s6::unixmessage::{Inbox, MAX_BODY};
+use s6::unixmessage::{Inbox, Limits};
 
 use super::{Background, Scratch, program, text};
 
@@ -115,7 +115,7 @@ impl Conn {
     /// The next answer; `None` if the server hung up.
     pub fn receive(&mut self) -> Option<(Vec<u8>, Vec<OwnedFd>)> {
         loop {
-            if let Some(message) = self.inbox.take(MAX_BODY).unwrap() {
+            if let Some(message) = self.inbox.take(Limits::FORMAT).unwrap() {
                 return Some((message.body.to_vec(), message.fds.collect()));
             }
             match self.inbox.fill(&self.stream) {

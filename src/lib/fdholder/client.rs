@@ -10,7 +10,7 @@ use crate::fdholder::held::Held;
 use crate::fdholder::protocol::{self, Entries, messages, take_u32};
 use crate::sys::{Errno, fd, poll, socket};
 use crate::tai::Tai64n;
-use crate::unixmessage::{Inbox, MAX_BODY, MAX_FDS, Message, Outbox};
+use crate::unixmessage::{Inbox, Limits, MAX_FDS, Message, Outbox};
 
 /// Descriptors of a client that are not part of a dump.
 const OWN: usize = 16;
@@ -43,7 +43,7 @@ impl Connection {
 
     fn receive(&mut self) -> Result<(Vec<u8>, Vec<OwnedFd>), Errno> {
         loop {
-            if let Some(Message { body, fds }) = self.inbox.take(MAX_BODY)? {
+            if let Some(Message { body, fds }) = self.inbox.take(Limits::FORMAT)? {
                 return Ok((body.to_vec(), fds.collect()));
             }
             match self.inbox.fill(&self.socket) {

@@ -114,8 +114,8 @@ impl Client {
             if self.dump.len() > 0 {
                 self.continue_dump()?;
             } else {
-                let most = self.session.longest_request();
-                let Some(Message { body, fds }) = self.inbox.take(most)? else { return Ok(answered) };
+                let limits = self.session.limits();
+                let Some(Message { body, fds }) = self.inbox.take(limits)? else { return Ok(answered) };
                 holdings.expire(Tai64n::now());
                 let answer = self.session.answer(holdings, body, fds)?;
                 self.put(answer)?;

@@ -7,6 +7,7 @@ use crate::fdholder::held::{Holdings, Shared};
 use crate::fdholder::protocol::{self, MAX_DUMP_DATA, MAX_REQUEST, Request};
 use crate::fdholder::rights::Rights;
 use crate::sys::Errno;
+use crate::unixmessage::{Limits, MAX_FDS};
 
 /// A client, as far as what it said decides what it may say next.
 #[derive(Debug)]
@@ -39,9 +40,13 @@ impl Session {
         Session { rights, missing: 0 }
     }
 
-    /// The most bytes that the next request can have.
-    pub fn longest_request(&self) -> usize {
-        if self.missing > 0 { MAX_DUMP_DATA } else { MAX_REQUEST }
+    /// How large the next request can be. So a client that may not set a dump cannot make us hold more than one
+    /// descriptor before we know what it wants.
+    pub fn limits(&self) -> Limits {
+        match self.missing {
+            0 => Limits { body: MAX_REQUEST, fds: 1 },
+            missing => Limits { body: MAX_DUMP_DATA, fds: MAX_FDS.min(missing as usize) },
+        }
     }
 
     /// Does what a request asks for. Descriptors that are not kept are dropped.
@@ -160,12 +165,12 @@ mod tests {
         let dot = |ids: &[u8]| [b".".to_vec(), ids.iter().flat_map(|&id| entry(9, id)).collect()].concat();
         assert_eq!(ask(&mut session, &mut holdings, &dot(b"a"), &[1]), None, "not announced");
         assert_eq!(ask(&mut session, &mut holdings, b"!\0\0\0\x03", &[]), Some((b"\0\0\0\0\x01".to_vec(), vec![])));
-        assert_eq!(session.longest_request(), MAX_DUMP_DATA);
+        assert_eq!(session.limits(), Limits { body: MAX_DUMP_DATA, fds: 3 });
         assert_eq!(ask(&mut session, &mut holdings, &dot(b"aa"), &[1, 2]), Some((vec![11], vec![])));
         assert_eq!(ask(&mut session, &mut holdings, b"L", &[]), None);
         assert_eq!(ask(&mut session, &mut holdings, &dot(b"b"), &[3]), Some((vec![0], vec![])));
         assert_eq!(ask(&mut session, &mut holdings, b"?", &[]), Some((vec![0], vec![2, 3])));
-        assert_eq!(session.longest_request(), MAX_REQUEST);
+        assert_eq!(session.limits(), Limits { body: MAX_REQUEST, fds: 1 });
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::sys::signal::{self, Signal};
 use crate::sys::spawn::{Redirect, Spawn};
 use crate::sys::wait::{self, WaitStatus, Which};
 use crate::sys::{Errno, Pid, env, fd};
-use crate::unixmessage::{Inbox, MAX_BODY, Message};
+use crate::unixmessage::{Inbox, Limits, Message};
 
 /// Runs a program for a client, on the client's descriptors.
 pub const PROGRAM: Program =
@@ -65,7 +65,7 @@ fn run(args: Args) -> Result<Exit, Die> {
 fn serve_request(program: Args, takes: [bool; DESCRIPTORS], deadline: Option<Instant>) -> Result<Pid, Die> {
     let mut inbox = Inbox::default();
     loop {
-        if let Some(message) = inbox.take(MAX_BODY).or_die("receive", "the request")? {
+        if let Some(message) = inbox.take(Limits::FORMAT).or_die("receive", "the request")? {
             return start(program, takes, message);
         }
         match inbox.fill(fd::STDIN) {
