@@ -752,8 +752,14 @@ fn a_client_may_not_take_too_long_to_ask_or_to_listen() {
     for i in 0..800 {
         assert_eq!(deaf.store(&format!("{i:0>250}"), std::io::stderr(), never()), 0);
     }
-    // Lists of 200 kB each, which nobody reads.
+    // Lists of 200 kB each, more than a socket holds.
     let many: Vec<u8> = (0..100).flat_map(|_| frame(b"L", 0)).collect();
+    let mut late = h.connect();
+    assert!(late.send_raw(&many, &[]));
+    std::thread::sleep(Duration::from_millis(200));
+    (0..100).for_each(|_| assert_eq!(late.receive().unwrap().0[..5], [0, 0, 0, 3, 32]));
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(late.ids().len(), 800, "who has taken its answers late may wait, too");
     assert!(deaf.send_raw(&many, &[]));
     let begin = Instant::now();
     until("it is dropped", || {

@@ -85,7 +85,8 @@ impl Client {
 
     /// Reads, if that is what it waits for, and works.
     fn wake(&mut self, holdings: &mut Holdings<OwnedFd>, patience: Option<Duration>) -> Result<(), Gone> {
-        if self.outbox.is_empty() && !self.interrupted {
+        let unread = !self.outbox.is_empty();
+        if !unread && !self.interrupted {
             match self.inbox.fill(&self.socket) {
                 Ok(0) => return Err(Gone),
                 Ok(_) => {}
@@ -94,7 +95,7 @@ impl Client {
             }
         }
         let answered = self.work(holdings)?;
-        if answered {
+        if answered || unread && self.outbox.is_empty() {
             self.deadline = None;
         }
         if !self.is_idle() && self.deadline.is_none() {
