@@ -32,8 +32,8 @@ const LABELS: usize = 1000;
 
 /// A logdir that lines are written to.
 #[derive(Debug)]
-pub struct Logdir {
-    files: Files,
+pub struct Logdir<'a> {
+    files: Files<'a>,
     core: Core,
     current: OwnedFd,
     /// Held for life.
@@ -45,8 +45,8 @@ pub struct Logdir {
 
 /// The directory and everything in it that is not open.
 #[derive(Debug)]
-struct Files {
-    parameters: Parameters,
+struct Files<'a> {
+    parameters: Parameters<'a>,
     /// Mode of a file that is not complete: 0666 less the umask.
     mode: u32,
     /// Whether warnings are wanted.
@@ -55,31 +55,31 @@ struct Files {
     label: Tai64n,
 }
 
-impl Logdir {
+impl<'a> Logdir<'a> {
     /// Makes the directory if it is not there, locks it, and puts in order what a killed logger left in it.
-    pub fn open(parameters: Parameters, mode: u32, warnings: bool, now: Instant) -> Result<Self, Die> {
+    pub fn open(parameters: Parameters<'a>, mode: u32, warnings: bool, now: Instant) -> Result<Self, Die> {
         let mut files = Files { parameters, mode, warnings, label: Tai64n::default() };
-        let path = files.parameters.path.clone();
-        match mkdir(path.as_c_str(), Mode::S_IRWXU) {
+        let path = files.parameters.path;
+        match mkdir(path, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => {}
-            failure => failure.or_die("make directory", &path)?,
+            failure => failure.or_die("make directory", path)?,
         }
-        let lock = open_file(&join(&path, c"lock"), OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK, 0o666);
-        let lock = lock.or_die("open the lock of", &path)?;
-        if !lock::try_lock(&lock, lock::Kind::Exclusive).or_die("lock", &path)? {
+        let lock = open_file(&join(path, c"lock"), OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK, 0o666);
+        let lock = lock.or_die("open the lock of", path)?;
+        if !lock::try_lock(&lock, lock::Kind::Exclusive).or_die("lock", path)? {
             return Err(die!(SYSTEM, "unable to lock ", path, ": another s6-log writes to it"));
         }
-        let is_complete = |file| files.is_complete(file).or_die("look at files in", &path);
+        let is_complete = |file| files.is_complete(file).or_die("look at files in", path);
         let steps = recovery(is_complete(File::Current)?, is_complete(File::Processed)?);
         for step in steps {
-            files.perform(*step).or_die("clean up", &path)?;
+            files.perform(*step).or_die("clean up", path)?;
         }
         if !steps.is_empty() {
-            files.open(File::State, OFlag::O_WRONLY | OFlag::O_CREAT).or_die("make state in", &path)?;
+            files.open(File::State, OFlag::O_WRONLY | OFlag::O_CREAT).or_die("make state in", path)?;
         }
-        let current = files.open_current().or_die("open current in", &path)?;
-        fchmod(&current, Mode::from_bits_truncate(mode as libc::mode_t)).or_die("set the mode of current in", &path)?;
-        let size = fstat(&current).or_die("look at current in", &path)?.st_size;
+        let current = files.open_current().or_die("open current in", path)?;
+        fchmod(&current, Mode::from_bits_truncate(mode as libc::mode_t)).or_die("set the mode of current in", path)?;
+        let size = fstat(&current).or_die("look at current in", path)?.st_size;
         let Parameters { threshold, period, retry, ref processor, .. } = files.parameters;
         let size = size.try_into().unwrap_or(0);
         let core = Core::new(size, threshold, period, retry, processor.is_some(), now);
@@ -176,9 +176,9 @@ impl Logdir {
     }
 }
 
-impl Files {
+impl Files<'_> {
     fn path(&self, file: File) -> CString {
-        join(&self.parameters.path, &CString::new(file.name()).unwrap_or_default())
+        join(self.parameters.path, &CString::new(file.name()).unwrap_or_default())
     }
 
     fn open(&self, file: File, flags: OFlag) -> Result<OwnedFd, Errno> {
@@ -229,7 +229,7 @@ impl Files {
         self.label = self.label.after(std::time::Duration::from_nanos(1)).max(Tai64n::now());
         for _ in 0..LABELS {
             let name = CString::new([&self.label.text()[..], b".", &[letter]].concat()).unwrap_or_default();
-            let target = join(&self.parameters.path, &name);
+            let target = join(self.parameters.path, &name);
             match linkat(AT_FDCWD, path.as_c_str(), AT_FDCWD, target.as_c_str(), AtFlags::empty()) {
                 Err(Errno::EEXIST) => self.label = self.label.after(std::time::Duration::from_nanos(1)),
                 other => return other,
@@ -241,14 +241,14 @@ impl Files {
     /// Removes the oldest archives while there are too many or they are too large. What cannot be removed is left.
     fn trim(&self) -> Result<(), Errno> {
         let mut names: Vec<CString> = Vec::new();
-        dir::for_each(&self.parameters.path, |name| {
+        dir::for_each(self.parameters.path, |name| {
             if is_archive(name.to_bytes()) {
                 names.push(name.to_owned());
             }
             Ok(())
         })?;
         names.sort_unstable();
-        let size = |name: &CStr| match stat(join(&self.parameters.path, name).as_c_str()) {
+        let size = |name: &CStr| match stat(join(self.parameters.path, name).as_c_str()) {
             Ok(found) => u64::try_from(found.st_size).unwrap_or(0),
             Err(_) => 0,
         };
@@ -260,7 +260,7 @@ impl Files {
             if count <= self.parameters.archives as usize && total <= self.parameters.total {
                 break;
             }
-            let path = join(&self.parameters.path, name);
+            let path = join(self.parameters.path, name);
             match unlink(path.as_c_str()) {
                 Err(errno) if errno != Errno::ENOENT && self.warnings => warn!(errno => "unable to remove ", path),
                 _ => {}
@@ -285,7 +285,7 @@ impl Files {
         let redirects = [(&previous, 0), (&processed, 1), (&state, 4), (&new_state, 5)];
         let redirects = redirects.map(|(fd, to)| Redirect::new(fd.as_fd(), to));
         let start = |words: &[CPtr<'_>]| {
-            let directory = Some(self.parameters.path.as_c_str());
+            let directory = Some(self.parameters.path);
             Spawn { redirects: &redirects, directory, ..Spawn::new(words) }.start()
         };
         let shell = |command: &CStr| start(&argv([c"/bin/sh", c"-c", command]));

@@ -4,7 +4,7 @@
 //! One turn of the loop waits, takes signals, reads once, and puts away what was read: whole lines are cut and selected
 //! where they lie in the input buffer, and written from there if nothing stands in front of them.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -102,19 +102,19 @@ fn run(args: Args) -> Result<Exit, Die> {
 }
 
 /// An action and what it needs of this process.
-struct Destination {
+struct Destination<'a> {
     label: bool,
     time: bool,
-    prefix: Vec<u8>,
+    prefix: &'a [u8],
     /// What comes in front of each line of a batch.
     decoration: Vec<u8>,
-    sink: Sink,
+    sink: Sink<'a>,
 }
 
-enum Sink {
+enum Sink<'a> {
     Output,
     Alert { most: usize },
-    Status { path: CString, new: CString, size: usize, latest: Option<Range<usize>> },
+    Status { path: &'a CStr, new: CString, size: usize, latest: Option<Range<usize>> },
     Logdir(usize),
 }
 
@@ -132,10 +132,10 @@ struct Logger<'a> {
     selector: Selector,
     lines: Lines<'a>,
     input: Input,
-    destinations: Vec<Destination>,
+    destinations: Vec<Destination<'a>>,
     /// For standard output, if any action goes there and it can be written to.
     output: Option<Outlet>,
-    logdirs: Vec<Logdir>,
+    logdirs: Vec<Logdir<'a>>,
     /// For actions with local time. Others do not pay for the zone.
     human: Option<Human>,
     /// When large buffers have not been needed for long enough.
@@ -143,7 +143,7 @@ struct Logger<'a> {
 }
 
 impl<'a> Logger<'a> {
-    fn new(settings: Settings, script: Script, selector: Selector, small: &'a mut [u8]) -> Result<Self, Die> {
+    fn new(settings: Settings, script: Script<'a>, selector: Selector, small: &'a mut [u8]) -> Result<Self, Die> {
         let mask = umask(Mode::empty());
         umask(mask);
         let mode = 0o666 & !(mask.bits() as u32);
@@ -363,7 +363,7 @@ impl<'a> Logger<'a> {
                 && let Err(errno) = replace(path, new, &status(decoration, &text[line], *size))
                 && self.settings.verbosity > 0
             {
-                warn!(errno => "unable to replace ", path.as_c_str());
+                warn!(errno => "unable to replace ", *path);
             }
         }
         write_output(&mut self.output, text);
@@ -371,7 +371,7 @@ impl<'a> Logger<'a> {
     }
 }
 
-impl Destination {
+impl Destination<'_> {
     fn decorate(&mut self, now: Tai64n, human: &mut Option<Human>) {
         self.decoration.clear();
         if self.label {
@@ -385,7 +385,7 @@ impl Destination {
             self.decoration.extend_from_slice(b"  ");
         }
         if !self.prefix.is_empty() {
-            self.decoration.extend_from_slice(&self.prefix);
+            self.decoration.extend_from_slice(self.prefix);
             self.decoration.push(b' ');
         }
     }

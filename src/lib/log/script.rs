@@ -1,21 +1,21 @@
 //! The script of s6-log: its command line after the options (spec/logging-and-chainloaders.md 15.1).
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::time::Duration;
 
 use crate::die;
 use crate::error::{Die, USAGE};
 use crate::text::{decimal, parse_u32, parse_u64};
 
-/// A script: what to do with a line.
+/// A script: what to do with a line. It borrows the words of the command line.
 #[derive(PartialEq, Eq, Debug, Default)]
-pub struct Script {
+pub struct Script<'a> {
     /// What is applied to each line, in order.
     pub rules: Vec<Rule>,
-    /// The regular expressions of the rules.
-    pub patterns: Vec<Pattern>,
+    /// The directives that have the regular expressions of the rules.
+    pub patterns: Vec<Word<'a>>,
     /// What the rules can do.
-    pub actions: Vec<Action>,
+    pub actions: Vec<Action<'a>>,
     /// Whether there were selections after the last action. They are not among the rules.
     pub pointless_end: bool,
 }
@@ -33,46 +33,37 @@ pub enum Rule {
     Act(usize),
 }
 
-/// A regular expression and where it stands, for a message if it is none.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Pattern {
-    /// The expression.
-    pub text: Vec<u8>,
-    /// Its directive.
-    pub place: Place,
-}
-
 /// An action on a line.
 #[derive(PartialEq, Eq, Debug)]
-pub struct Action {
+pub struct Action<'a> {
     /// Whether a TAI64N label comes first (`t`).
     pub label: bool,
     /// Whether the local time comes next (`T`).
     pub time: bool,
     /// What comes then, followed by a space if it is not empty (`p`).
-    pub prefix: Vec<u8>,
+    pub prefix: &'a [u8],
     /// Where it goes.
-    pub target: Target,
+    pub target: Target<'a>,
 }
 
 /// Where a line goes.
 #[derive(PartialEq, Eq, Debug)]
-pub enum Target {
+pub enum Target<'a> {
     /// To standard output (`1`).
     Output,
     /// To standard error (`2`), cut to that many bytes; 0 is whole.
     Alert(usize),
     /// Into a file (`=`) that holds one line of exactly that size; 0 is any size.
-    Status(CString, usize),
+    Status(&'a CStr, usize),
     /// To a directory.
-    Logdir(Parameters),
+    Logdir(Parameters<'a>),
 }
 
 /// Everything about a logdir.
 #[derive(PartialEq, Eq, Debug)]
-pub struct Parameters {
+pub struct Parameters<'a> {
     /// The directory.
-    pub path: CString,
+    pub path: &'a CStr,
     /// Archives that are kept (`n`).
     pub archives: u32,
     /// Bytes of all archives; 0 is any number (`S`).
@@ -84,35 +75,42 @@ pub struct Parameters {
     /// Time between rotations (`R`).
     pub period: Option<Duration>,
     /// What archives are made by.
-    pub processor: Option<Processor>,
+    pub processor: Option<Processor<'a>>,
 }
 
 /// A program that an archive is filtered through.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Processor {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Processor<'a> {
     /// An execline command line (`!`).
-    Execline(CString),
+    Execline(&'a CStr),
     /// A shell command line (`?`).
-    Shell(CString),
+    Shell(&'a CStr),
 }
 
-/// Where a directive stands in the script.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+/// A directive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Word<'a> {
+    /// Where it stands in the script, from 1.
     position: usize,
-    word: Vec<u8>,
+    text: &'a CStr,
 }
 
-impl Place {
-    /// The refusal of the directive.
-    pub fn refuse(&self, reason: &[u8]) -> Die {
-        let position = decimal(self.position as u64);
-        die!(USAGE, "syntax error at directive: ", self.word, " (word ", position, " of the script): ", reason)
+impl<'a> Word<'a> {
+    /// What follows the letter that says what it is.
+    pub fn argument(self) -> &'a CStr {
+        let bytes = self.text.to_bytes_with_nul();
+        bytes.get(1..).and_then(|rest| CStr::from_bytes_with_nul(rest).ok()).unwrap_or(c"")
     }
 
-    fn unknown(&self) -> Die {
+    /// The refusal of the directive.
+    pub fn refuse(self, reason: &[u8]) -> Die {
         let position = decimal(self.position as u64);
-        die!(USAGE, "unrecognized directive: ", self.word, " (word ", position, " of the script)")
+        die!(USAGE, "syntax error at directive: ", self.text, " (word ", position, " of the script): ", reason)
+    }
+
+    fn unknown(self) -> Die {
+        let position = decimal(self.position as u64);
+        die!(USAGE, "unrecognized directive: ", self.text, " (word ", position, " of the script)")
     }
 }
 
@@ -120,7 +118,7 @@ impl Place {
 const SIZES: std::ops::RangeInclusive<u32> = 4096..=268_435_455;
 
 /// What the control directives so far have set.
-struct Controls {
+struct Controls<'a> {
     archives: u32,
     size: u32,
     total: u64,
@@ -129,13 +127,13 @@ struct Controls {
     period: Option<Duration>,
     alert: u32,
     status: u32,
-    prefix: Vec<u8>,
-    processor: Option<Processor>,
+    prefix: &'a [u8],
+    processor: Option<Processor<'a>>,
     label: bool,
     time: bool,
 }
 
-impl Default for Controls {
+impl Default for Controls<'_> {
     fn default() -> Self {
         Controls {
             archives: 10,
@@ -146,7 +144,7 @@ impl Default for Controls {
             period: None,
             alert: 200,
             status: 1001,
-            prefix: Vec::new(),
+            prefix: b"",
             processor: None,
             label: false,
             time: false,
@@ -155,27 +153,24 @@ impl Default for Controls {
 }
 
 /// Reads a script. Nothing is opened or created.
-pub fn parse<'a>(words: impl Iterator<Item = &'a CStr>) -> Result<Script, Die> {
+pub fn parse<'a>(words: impl Iterator<Item = &'a CStr>) -> Result<Script<'a>, Die> {
     let mut script = Script::default();
     let mut controls = Controls::default();
     let mut selections_at_end = 0;
-    for (i, word) in words.enumerate() {
-        let place = Place { position: i + 1, word: word.to_bytes().to_vec() };
-        let rule = match selection(&mut script.patterns, &place) {
-            Some(rule) => rule,
-            None => {
-                if !controls.set(&place)? {
-                    let target = controls.target(&place)?;
-                    script.check_unique(&target, &place)?;
-                    selections_at_end = 0;
-                    script.rules.push(Rule::Act(script.actions.len()));
-                    script.actions.push(controls.action(target));
-                }
-                continue;
-            }
-        };
-        selections_at_end += 1;
-        script.rules.push(rule);
+    for (i, text) in words.enumerate() {
+        let word = Word { position: i + 1, text };
+        if let Some(rule) = selection(&mut script.patterns, word) {
+            script.rules.push(rule);
+            selections_at_end += 1;
+        } else if !controls.set(word)? {
+            let target = controls.target(word)?;
+            script.check_unique(&target, word)?;
+            script.rules.push(Rule::Act(script.actions.len()));
+            // One by one: a logger has few, and keeps no room for more.
+            script.actions.reserve_exact(1);
+            script.actions.push(controls.action(target));
+            selections_at_end = 0;
+        }
     }
     if script.actions.is_empty() {
         return Err(die!(USAGE, "the script does nothing with a line: it has no 1, 2, =file or directory"));
@@ -185,41 +180,42 @@ pub fn parse<'a>(words: impl Iterator<Item = &'a CStr>) -> Result<Script, Die> {
     Ok(script)
 }
 
-fn selection(patterns: &mut Vec<Pattern>, place: &Place) -> Option<Rule> {
-    let (rule, text): (fn(usize) -> Rule, _) = match &place.word[..] {
+fn selection<'a>(patterns: &mut Vec<Word<'a>>, word: Word<'a>) -> Option<Rule> {
+    let rule = match word.text.to_bytes() {
         b"f" => return Some(Rule::Unclaimed),
-        [b'+', text @ ..] => (Rule::Select, text),
-        [b'-', text @ ..] => (Rule::Deselect, text),
+        [b'+', ..] => Rule::Select(patterns.len()),
+        [b'-', ..] => Rule::Deselect(patterns.len()),
         _ => return None,
     };
-    patterns.push(Pattern { text: text.to_vec(), place: place.clone() });
-    Some(rule(patterns.len() - 1))
+    patterns.push(word);
+    Some(rule)
 }
 
-impl Controls {
+impl<'a> Controls<'a> {
     /// Takes a control directive; false for any other.
-    fn set(&mut self, place: &Place) -> Result<bool, Die> {
-        let Some((&letter, argument)) = place.word.split_first() else { return Err(place.unknown()) };
-        let number = || parse_u32(argument).ok_or_else(|| place.refuse(b"not a number of 0 to 4294967295"));
-        let command = || CString::new(argument).unwrap_or_default();
+    fn set(&mut self, word: Word<'a>) -> Result<bool, Die> {
+        let Some(letter) = word.text.to_bytes().first() else { return Err(word.unknown()) };
+        let command = word.argument();
+        let argument = command.to_bytes();
+        let number = || parse_u32(argument).ok_or_else(|| word.refuse(b"not a number of 0 to 4294967295"));
         match letter {
             b'n' => self.archives = number()?,
             b's' => self.size = number()?.clamp(*SIZES.start(), *SIZES.end()),
-            b'S' => self.total = parse_u64(argument).ok_or_else(|| place.refuse(b"not a 64-bit number"))?,
+            b'S' => self.total = parse_u64(argument).ok_or_else(|| word.refuse(b"not a 64-bit number"))?,
             b'l' => {
                 self.tolerance = number()?;
                 if self.tolerance > self.size / 2 {
-                    return Err(place.refuse(b"more than half the size that s gives to a file"));
+                    return Err(word.refuse(b"more than half the size that s gives to a file"));
                 }
             }
             b'r' => self.retry = Duration::from_millis(number()?.into()),
             b'R' => self.period = Some(number()?).filter(|&n| n > 0).map(|n| Duration::from_secs(n.into())),
             b'E' => self.alert = number()?,
             b'^' => self.status = number()?,
-            b'p' => self.prefix = argument.to_vec(),
-            b'!' => self.processor = Some(Processor::Execline(command())).filter(|_| !argument.is_empty()),
-            b'?' => self.processor = Some(Processor::Shell(command())).filter(|_| !argument.is_empty()),
-            b't' | b'T' if !argument.is_empty() => return Err(place.refuse(b"more than one letter")),
+            b'p' => self.prefix = argument,
+            b'!' => self.processor = Some(Processor::Execline(command)).filter(|_| !argument.is_empty()),
+            b'?' => self.processor = Some(Processor::Shell(command)).filter(|_| !argument.is_empty()),
+            b't' | b'T' if !argument.is_empty() => return Err(word.refuse(b"more than one letter")),
             b't' => self.label = true,
             b'T' => self.time = true,
             _ => return Ok(false),
@@ -227,65 +223,60 @@ impl Controls {
         Ok(true)
     }
 
-    fn target(&self, place: &Place) -> Result<Target, Die> {
-        match &place.word[..] {
+    fn target(&self, word: Word<'a>) -> Result<Target<'a>, Die> {
+        match word.text.to_bytes() {
             b"1" => Ok(Target::Output),
             b"2" => Ok(Target::Alert(self.alert as usize)),
-            [b'1' | b'2' | b'f', _, ..] => Err(place.refuse(b"more than one letter")),
-            [b'=', file @ ..] => {
-                let file = CString::new(file).unwrap_or_default();
-                if file.is_empty() {
-                    Err(place.refuse(b"no file"))
-                } else {
-                    Ok(Target::Status(file, self.status as usize))
-                }
-            }
+            [b'1' | b'2' | b'f', _, ..] => Err(word.refuse(b"more than one letter")),
+            b"=" => Err(word.refuse(b"no file")),
+            [b'=', ..] => Ok(Target::Status(word.argument(), self.status as usize)),
             [b'/' | b'.', ..] => Ok(Target::Logdir(Parameters {
-                path: CString::new(place.word.clone()).unwrap_or_default(),
+                path: word.text,
                 archives: self.archives,
                 total: self.total,
                 threshold: self.size.saturating_sub(self.tolerance).into(),
                 retry: self.retry,
                 period: self.period,
-                processor: self.processor.clone(),
+                processor: self.processor,
             })),
-            _ => Err(place.unknown()),
+            _ => Err(word.unknown()),
         }
     }
 
     /// The action on a target, with what is said for the next action only.
-    fn action(&mut self, target: Target) -> Action {
+    fn action(&mut self, target: Target<'a>) -> Action<'a> {
         Action {
             label: std::mem::take(&mut self.label),
             time: std::mem::take(&mut self.time),
-            prefix: self.prefix.clone(),
+            prefix: self.prefix,
             target,
         }
     }
 }
 
-impl Script {
+impl<'a> Script<'a> {
     /// Two loggers on one logdir rotate it away under each other's feet, also in one process.
-    fn check_unique(&self, target: &Target, place: &Place) -> Result<(), Die> {
-        let path = |target: &Target| match target {
-            Target::Logdir(parameters) => Some(parameters.path.clone()),
+    fn check_unique(&self, target: &Target<'a>, word: Word<'a>) -> Result<(), Die> {
+        let path = |target: &Target<'a>| match target {
+            Target::Logdir(parameters) => Some(parameters.path),
             _ => None,
         };
         let taken = path(target).is_some() && self.actions.iter().any(|a| path(&a.target) == path(target));
-        if taken { Err(place.refuse(b"this directory is in the script already")) } else { Ok(()) }
+        if taken { Err(word.refuse(b"this directory is in the script already")) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::CString;
 
-    fn script(words: &[&str]) -> Result<Script, Die> {
+    fn script(words: &[&str]) -> Result<Script<'static>, Die> {
         let words: Vec<CString> = words.iter().map(|w| CString::new(*w).unwrap()).collect();
-        parse(words.iter().map(CString::as_c_str))
+        parse(words.leak().iter().map(CString::as_c_str))
     }
 
-    fn logdirs(words: &[&str]) -> Vec<Parameters> {
+    fn logdirs(words: &[&str]) -> Vec<Parameters<'static>> {
         let targets = script(words).unwrap().actions.into_iter().map(|action| action.target);
         targets.filter_map(|t| if let Target::Logdir(parameters) = t { Some(parameters) } else { None }).collect()
     }
@@ -323,15 +314,15 @@ mod tests {
         assert_eq!((of(0).archives, of(0).threshold, of(0).period), (10, 97_999, None));
         assert_eq!((of(1).archives, of(1).threshold, of(1).total), (3, 10_000, 7));
         assert_eq!((of(1).retry, of(1).period), (Duration::from_millis(5), Some(Duration::from_secs(60))));
-        assert_eq!(of(2).processor, Some(Processor::Shell(c"x".to_owned())));
-        assert_eq!(of(3).processor, Some(Processor::Execline(c"y".to_owned())));
+        assert_eq!(of(2).processor, Some(Processor::Shell(c"x")));
+        assert_eq!(of(3).processor, Some(Processor::Execline(c"y")));
         assert_eq!(of(4).processor, None);
     }
 
     #[test]
     fn stamps_are_for_one_action_and_prefixes_for_all() {
         let script = script(&["t", "T", "pX", "1", "2", "p", "1"]).unwrap();
-        let found: Vec<_> = script.actions.iter().map(|a| (a.label, a.time, &a.prefix[..])).collect();
+        let found: Vec<_> = script.actions.iter().map(|a| (a.label, a.time, a.prefix)).collect();
         assert_eq!(found, [(true, true, &b"X"[..]), (false, false, b"X"), (false, false, b"")]);
     }
 
