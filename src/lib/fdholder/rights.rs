@@ -12,9 +12,9 @@ use crate::sys::peer::Peer;
 use crate::sys::regex::{Invalid, Regex};
 use crate::warn;
 
-/// How long ago a file must have changed for its time stamp to tell this change from any later one: much longer
-/// than a tick of the clock that stamps files.
-const SETTLED: Duration = Duration::from_millis(250);
+/// How long ago a file must have changed for its time stamp to tell this change from any later one: longer than a
+/// tick of the clock that stamps files, which is 10 ms at most.
+const SETTLED: Duration = Duration::from_millis(50);
 /// How many rules are remembered.
 const MOST: usize = 8;
 
