@@ -823,6 +823,30 @@ fn a_supervisor_without_room_for_descriptors_drops_the_message_and_goes_on() {
     assert!(probed.errors().contains("more descriptors than there is room for"), "{}", probed.errors());
 }
 
+/// Any bytes and any number of descriptors: the supervisor neither dies nor keeps what it should not.
+#[test]
+fn nonsense_with_descriptors_leaves_nothing_behind() {
+    let probed = start(probe());
+    let before = probed.descriptors();
+    let nonsense = "import random
+words = [b'FDSTORE=1', b'FDSTOREREMOVE=1', b'FDNAME=x', b'FDNAME=:', b'FDPOLL=0', b'STATUS=s', b'STATUS=\\xff', b'READY=1',
+         b'RELOADING=1', b'BARRIER=1', b'MAINPID=1', b'MAINPIDFD=1', b'MAINPIDFDID=x', b'ERRNO=7', b'X', b'', b'\\0',
+         b'EXTEND_TIMEOUT_USEC=99999999999999999999', b'NOTIFYACCESS=main', b'X_S6_SERIAL=4294967295', b'a' * 5000]
+for seed in range(1500):
+    r = random.Random(seed)
+    text = r.randbytes(r.randrange(100)) if seed % 3 == 0 else b'\\n'.join(r.choices(words, k=r.randrange(6)))
+    fds = [os.dup(0) if r.random() < 0.3 else memfd('m') for _ in range(r.randrange(12))]
+    send(text, *fds)
+    [os.close(fd) for fd in fds]
+";
+    assert_eq!(probed.py(nonsense), "None");
+    assert_eq!(probed.py("barrier()"), "True");
+    let stored: usize = probed.said("nfds").parse().unwrap();
+    assert_eq!(probed.descriptors(), before + stored);
+    probed.tell("STATUS=well");
+    assert_eq!(probed.said("statustext"), r#""well""#);
+}
+
 // The rest: NS-70 to NS-76.
 
 #[test]

@@ -54,7 +54,7 @@ pub fn recover(holder: &mut Connection, service: &CStr) -> Result<Vec<Entry<Owne
     for id in holder.list()? {
         if let Some((serial, poll, name)) = parse(service, &id) {
             match holder.retrieve(&id, false) {
-                Ok(file) => found.push(Entry { file, name: name.into(), poll, serial }),
+                Ok(file) => found.push(Entry::new(file, name, poll, serial)),
                 Err(Errno::ENOENT) => {} // expired, or deleted meanwhile
                 Err(errno) => return Err(errno),
             }
@@ -168,10 +168,21 @@ impl Mirror {
 
 #[cfg(test)]
 mod tests {
+    use super::super::store::File;
     use super::*;
 
+    impl File for () {
+        fn mark(&self) -> (u64, u64) {
+            (0, 0)
+        }
+
+        fn is_same(&self, _: &Self) -> bool {
+            false
+        }
+    }
+
     fn entry(serial: u64, name: &[u8], poll: bool) -> Entry<()> {
-        Entry { file: (), name: name.into(), poll, serial }
+        Entry::new((), name, poll, serial)
     }
 
     #[test]

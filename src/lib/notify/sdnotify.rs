@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
-use nix::unistd::{getpid, getppid};
+use nix::unistd::{Gid, Uid, getgid, getpid, getppid, getuid};
 
 use super::client;
 use super::grammar;
@@ -13,12 +13,13 @@ use crate::die;
 use crate::error::{Die, Exec, Exit, OK, OrDie, Program, SYSTEM, TIMEOUT, USAGE};
 use crate::sys::{Errno, Pid, env, fd, process};
 use crate::text::{decimal, parse_u32};
+use crate::users::{self, Key};
 
 /// Sends a notification, and may execute a program then.
 pub const PROGRAM: Program = Program {
     name: "s6-sdnotify",
-    usage: "s6-sdnotify [ --ready ] [ --reloading ] [ --stopping ] [ --status=text ] [ --pid[=pid] ] [ --fd=number... ] \
-            [ --fdname=name ] [ --no-block ] [ --booted ] [ --exec ] [ variable=value... ] [ \\; prog... ]",
+    usage: "s6-sdnotify [ --ready ] [ --reloading ] [ --stopping ] [ --status=text ] [ --pid[=pid] ] [ --uid=user ] \
+            [ --fd=number... ] [ --fdname=name ] [ --no-block ] [ --booted ] [ --exec ] [ variable=value... ] [ \\; prog... ]",
     run,
 };
 
@@ -29,6 +30,7 @@ const LONG: &[Long] = &[
     ("status", 'S'),
     ("pid", 'p'),
     ("pid", 'P'),
+    ("uid", 'U'),
     ("fd", 'F'),
     ("fdname", 'N'),
     ("no-block", 'n'),
@@ -50,6 +52,7 @@ struct Request {
     stopping: bool,
     status: Option<Vec<u8>>,
     main: Option<Pid>,
+    user: Option<(Uid, Option<Gid>)>,
     fds: Vec<BorrowedFd<'static>>,
     name: Option<Vec<u8>>,
     no_block: bool,
@@ -71,18 +74,9 @@ fn run(args: Args) -> Result<Exit, Die> {
     if request.name.is_some() && request.fds.is_empty() {
         return Err(die!(USAGE, "--fdname names the descriptors given by --fd, and there are none"));
     }
-    let sender = Some(request.main.unwrap_or_else(caller));
-    match client::notify_with_fds(sender, message, &request.fds) {
-        Ok(true) => {}
-        Ok(false) => return Err(die!(NOT_SET, "NOTIFY_SOCKET is not set: nobody to notify")),
-        Err(errno) => return Err(die!(SYSTEM, errno => "unable to notify the supervisor")),
-    }
-    if !request.no_block {
-        match client::barrier_as(sender, PATIENCE_USEC) {
-            Ok(_) => {}
-            Err(Errno::ETIMEDOUT) => return Err(die!(TIMEOUT, "the supervisor did not look at it within 5 seconds")),
-            other => drop(other.or_die("wait for", "the supervisor")?),
-        }
+    match request.user {
+        Some((uid, gid)) => as_user(uid, gid, || request.send(&message))?,
+        None => request.send(&message)?,
     }
     Ok(request.program.map_or(OK, |program| Exec::operands(program).into()))
 }
@@ -91,7 +85,7 @@ fn run(args: Args) -> Result<Exit, Die> {
 fn parse(mut args: Args) -> Result<Request, Die> {
     let mut request = Request::default();
     loop {
-        let mut options = Options::gnu(args, "SPFN", LONG);
+        let mut options = Options::gnu(args, "SPUFN", LONG);
         while let Some((letter, value)) = options.next()? {
             request.take(letter, value, &options)?;
         }
@@ -116,6 +110,7 @@ impl Request {
             'S' => self.status = Some(value.into_bytes()),
             'p' => self.main = Some(caller()),
             'P' => self.main = Some(main_pid(value.bytes())?),
+            'U' => self.user = Some(user(value.bytes())?),
             'F' => {
                 let number = value.u32()?;
                 let borrowed = i32::try_from(number).map_err(|_| Errno::EBADF).and_then(fd::borrow);
@@ -127,6 +122,25 @@ impl Request {
             'b' => self.booted = true,
             'e' => self.exec = true,
             other => return Err(options.unknown(other)),
+        }
+        Ok(())
+    }
+
+    fn send(&self, message: &[u8]) -> Result<(), Die> {
+        let sender = Some(self.main.unwrap_or_else(caller));
+        match client::notify_with_fds(sender, message, &self.fds) {
+            Ok(true) => {}
+            Ok(false) => return Err(die!(NOT_SET, "NOTIFY_SOCKET is not set: nobody to notify")),
+            Err(errno) => return Err(die!(SYSTEM, errno => "unable to notify the supervisor")),
+        }
+        if !self.no_block {
+            match client::barrier_as(sender, PATIENCE_USEC) {
+                Ok(_) => {}
+                Err(Errno::ETIMEDOUT) => {
+                    return Err(die!(TIMEOUT, "the supervisor did not look at it within 5 seconds"));
+                }
+                other => drop(other.or_die("wait for", "the supervisor")?),
+            }
         }
         Ok(())
     }
@@ -180,6 +194,29 @@ fn caller() -> Pid {
     let parent = getppid();
     let manager = env::get("MANAGERPID").and_then(|pid| parse_u32(pid.to_bytes()));
     if parent.as_raw() <= 1 || manager == Some(parent.as_raw() as u32) { getpid() } else { parent }
+}
+
+/// A user by name or number, and its group, if it has an account.
+fn user(word: &[u8]) -> Result<(Uid, Option<Gid>), Die> {
+    let number = parse_u32(word);
+    let mut account = users::user(Key::Name(word)).or_die("look up", word)?;
+    if let (None, Some(number)) = (&account, number) {
+        account = users::user(Key::Id(number)).or_die("look up", word)?;
+    }
+    match (account, number) {
+        (Some(account), _) => Ok((Uid::from_raw(account.uid), Some(Gid::from_raw(account.gid)))),
+        (None, Some(number)) => Ok((Uid::from_raw(number), None)),
+        (None, None) => Err(die!(USAGE, "no such user: ", word)),
+    }
+}
+
+/// Does something with the real ids of a user, which are those that the receiver sees; the effective ones stay.
+fn as_user<T>(uid: Uid, gid: Option<Gid>, act: impl FnOnce() -> Result<T, Die>) -> Result<T, Die> {
+    let before = (getuid(), getgid());
+    process::set_real_ids(uid, gid.unwrap_or(before.1)).or_die("change", "my user")?;
+    let outcome = act();
+    process::set_real_ids(before.0, before.1).or_die("change back", "my user")?;
+    outcome
 }
 
 fn main_pid(word: &[u8]) -> Result<Pid, Die> {

@@ -9,11 +9,18 @@ use crate::sys::fd;
 
 /// What can be stored: a descriptor, or in tests something that behaves like one.
 pub trait File {
+    /// What the same open file always has in common; others may, too. So that a large store is searched without a
+    /// system call for each entry.
+    fn mark(&self) -> (u64, u64);
     /// Whether both are the same open file.
     fn is_same(&self, other: &Self) -> bool;
 }
 
 impl File for OwnedFd {
+    fn mark(&self) -> (u64, u64) {
+        nix::sys::stat::fstat(self).map_or((0, 0), |about| (about.st_dev as u64, about.st_ino as u64))
+    }
+
     fn is_same(&self, other: &Self) -> bool {
         fd::is_same_file(self, other)
     }
@@ -30,6 +37,14 @@ pub struct Entry<F> {
     pub poll: bool,
     /// Its number in the order of arrival, never given twice.
     pub serial: u64,
+    mark: (u64, u64),
+}
+
+impl<F: File> Entry<F> {
+    /// An entry that was stored under this number.
+    pub fn new(file: F, name: &[u8], poll: bool, serial: u64) -> Self {
+        Entry { mark: file.mark(), file, name: name.into(), poll, serial }
+    }
 }
 
 /// The descriptors that a service wants to have back.
@@ -70,8 +85,9 @@ impl<F: File> Store<F> {
             if self.entries.len() >= self.max {
                 break;
             }
-            if !self.entries.iter().any(|entry| entry.file.is_same(&file)) {
-                self.entries.push(Entry { file, name: name.into(), poll, serial: self.next });
+            let new = Entry::new(file, name, poll, self.next);
+            if !self.entries.iter().any(|entry| entry.mark == new.mark && entry.file.is_same(&new.file)) {
+                self.entries.push(new);
                 self.next += 1;
             }
         }
@@ -149,6 +165,10 @@ mod tests {
     }
 
     impl File for Fake {
+        fn mark(&self) -> (u64, u64) {
+            (0, u64::from(self.file / 4))
+        }
+
         fn is_same(&self, other: &Self) -> bool {
             self.file == other.file
         }

@@ -21,6 +21,15 @@ pub fn become_subreaper() -> Result<(), Errno> {
     Err(Errno::ENOSYS)
 }
 
+/// Changes the real group and user of this process, but not the effective ones. EPERM for who may not.
+pub fn set_real_ids(uid: nix::unistd::Uid, gid: nix::unistd::Gid) -> Result<(), Errno> {
+    // SAFETY: both take integers; -1 leaves the effective id as it is.
+    unsafe {
+        super::check(libc::setregid(gid.as_raw(), libc::gid_t::MAX))?;
+        super::check(libc::setreuid(uid.as_raw(), libc::uid_t::MAX)).map(drop)
+    }
+}
+
 /// A process that cannot be confused with a later one of the same number: a pidfd on Linux, a kqueue with
 /// EVFILT_PROC elsewhere. The descriptor becomes readable when the process has ended.
 ///
