@@ -17,6 +17,7 @@ pub trait File {
 }
 
 impl File for OwnedFd {
+    #[allow(clippy::unnecessary_cast, reason = "device numbers are signed on OpenBSD")]
     fn mark(&self) -> (u64, u64) {
         nix::sys::stat::fstat(self).map_or((0, 0), |about| (about.st_dev as u64, about.st_ino as u64))
     }
