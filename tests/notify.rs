@@ -234,8 +234,11 @@ fn errors_are_recorded_if_they_make_sense() {
 #[test]
 fn under_main_a_child_is_not_listened_to_and_its_descriptors_are_closed() {
     let probed = start(probe());
+    assert_eq!(probed.py("in_child(\"barrier()\")"), "True");
+    assert!(!probed.errors().contains("ignoring"), "{}", probed.errors());
     assert_eq!(probed.py("in_child(\"closes('STATUS=child')\")"), "True");
     assert_eq!(probed.said("statustext"), r#""""#);
+    assert!(probed.errors().contains("ignoring a message from process"), "{}", probed.errors());
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{getpid, unlink};
@@ -45,6 +46,8 @@ pub const TURN: usize = 64;
 /// Datagrams that are read before a dead process is reaped: more than any queue holds, so that its last words are
 /// among them.
 const LAST_WORDS: usize = 4096;
+/// A message that everybody may send: it only asks whether we are there.
+const BARRIER: &[u8] = b"BARRIER=1";
 /// Time between two warnings about messages that do not count.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Descriptors that the supervisor keeps for itself, whatever `fdstore-max` says.
@@ -197,12 +200,14 @@ fn read_path(file: &CStr) -> Option<CString> {
     }
 }
 
-/// How a service is called in a holder: as its directory on our command line.
+/// How a service is called in a holder: as its directory on our command line, or in truth if that is `.`.
 fn holder_name(directory: &CStr) -> CString {
     let mut name = directory.to_bytes();
     while let [rest @ .., b'/'] = name {
         name = rest;
     }
+    let here = nix::unistd::getcwd().unwrap_or_default();
+    let name = if matches!(name, b"" | b".") { here.as_os_str().as_bytes() } else { name };
     CString::new(name).unwrap_or_default()
 }
 
@@ -542,18 +547,17 @@ impl Shell {
     }
 
     fn message(&mut self, mut incoming: Incoming<'_>) {
-        if !self.admits(&mut incoming) {
-            let sender = decimal(incoming.sender.pid.as_raw() as u64);
-            if let Some(notification) = &mut self.notification {
-                let access = notification.report.access.name();
-                let about: [&dyn Text; 5] =
-                    [&"ignoring a message from process ", &sender, &": notify-access is ", &access, &""];
-                notification.complain(None, &about);
+        if self.admits(&mut incoming) {
+            if let Some(Datagram::Message(message)) = grammar::parse(incoming.payload) {
+                self.obey(&message);
             }
-            return;
-        }
-        if let Some(Datagram::Message(message)) = grammar::parse(incoming.payload) {
-            self.obey(&message);
+        } else if let Some(notification) = &mut self.notification
+            && incoming.payload.trim_ascii_end() != BARRIER
+        {
+            let sender = decimal(incoming.sender.pid.as_raw() as u64);
+            let access = notification.report.access.name();
+            let about: [&dyn Text; 4] = [&"ignoring a message from process ", &sender, &": notify-access is ", &access];
+            notification.complain(None, &about);
         }
     }
 
