@@ -41,6 +41,7 @@ pub mod notify;
 pub mod programs;
 pub mod readiness;
 pub mod servicedir;
+pub mod stamp;
 pub mod supervision;
 #[allow(unsafe_code)]
 pub mod sys;

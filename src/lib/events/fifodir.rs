@@ -8,6 +8,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, stat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, chown, mkdir, unlinkat};
 
+use crate::stamp::{self, Stamp};
 use crate::sys::fd::{open_file_at, write};
 use crate::sys::{dir, signal};
 
@@ -67,10 +68,46 @@ pub fn chmod(path: &CStr, mode: u32) -> Result<(), Errno> {
 /// Never blocks: a full fifo misses them. A fifo that nobody reads is removed. The only error is a directory that
 /// cannot be opened or read. SIGPIPE must not kill the caller: see [`signal::neutralise`].
 pub fn notify(path: &CStr, letters: &[u8]) -> Result<(), Errno> {
-    for_each_fifo(path, |fifo| match fifo {
+    for_each_fifo(path, |fifo| send(fifo, letters))
+}
+
+/// Sends letters to a subscriber. Whether it is gone.
+fn send(fifo: Result<OwnedFd, Errno>, letters: &[u8]) -> bool {
+    match fifo {
         Ok(fifo) => write(&fifo, letters) == Err(Errno::EPIPE),
         Err(errno) => errno == Errno::ENXIO,
-    })
+    }
+}
+
+/// A fifodir that is notified again and again: while nobody subscribes, each time costs a look at its stamp.
+#[derive(Debug)]
+pub struct Notifier {
+    path: &'static CStr,
+    /// Its stamp when there was no subscriber.
+    deserted: Option<Stamp>,
+}
+
+impl Notifier {
+    /// For the fifodir `path`. Nothing is opened or read before the first event.
+    pub fn new(path: &'static CStr) -> Notifier {
+        Notifier { path, deserted: None }
+    }
+
+    /// As [`notify`].
+    pub fn notify(&mut self, letters: &[u8]) -> Result<(), Errno> {
+        let now = stamp::Now::read();
+        let stamp = Stamp::of(self.path);
+        if stamp.is_some() && stamp == self.deserted {
+            return Ok(());
+        }
+        let mut subscribers = false;
+        let result = for_each_fifo(self.path, |fifo| {
+            subscribers = true;
+            send(fifo, letters)
+        });
+        self.deserted = stamp.filter(|stamp| result.is_ok() && !subscribers && stamp.is_settled(now));
+        result
+    }
 }
 
 /// Removes the fifos of subscribers that are gone.
@@ -142,6 +179,31 @@ mod tests {
         }
         drop((one, two));
         assert!(names(&path).is_empty());
+    }
+
+    #[test]
+    fn a_notifier_misses_nobody_who_comes_after_it_found_nobody() {
+        let (base, path) = fifodir();
+        let path: &'static CStr = Box::leak(path.into_boxed_c_str());
+        let mut notifier = Notifier::new(path);
+        for _ in 0..3 {
+            notifier.notify(b"a").unwrap();
+            let mut subscription = Subscription::new(path).unwrap();
+            notifier.notify(b"b").unwrap();
+            assert_eq!(subscription.read(&mut [0; 8]), Ok(1));
+            drop(subscription);
+            notifier.notify(b"c").unwrap();
+            stamp::settle(path);
+        }
+        notifier.notify(b"d").unwrap();
+        assert!(notifier.deserted.is_some(), "looks at every name each time");
+        let mut subscription = Subscription::new(path).unwrap();
+        notifier.notify(b"e").unwrap();
+        assert_eq!(subscription.read(&mut [0; 8]), Ok(1));
+        drop(subscription);
+        std::fs::remove_dir(base.path().join("event")).unwrap();
+        assert_eq!(notifier.notify(b"f"), Err(Errno::ENOENT));
+        assert_eq!(notifier.deserted, None);
     }
 
     #[test]

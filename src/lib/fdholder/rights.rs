@@ -1,20 +1,15 @@
 //! What a client may do, from the environment of the access rule that lets it in (spec/events-and-fdholding.md 4).
 
 use std::collections::VecDeque;
-use std::ffi::{CStr, CString, OsStr};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::ffi::{CStr, CString};
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::local::access::{Allow, Rules, Verdict, keys};
+use crate::stamp::{self, Stamp};
 use crate::sys::peer::Peer;
 use crate::sys::regex::{Invalid, Regex};
 use crate::warn;
 
-/// How long ago a file must have changed for its time stamp to tell this change from any later one: longer than a
-/// tick of the clock that stamps files, which is 10 ms at most.
-const SETTLED: Duration = Duration::from_millis(50);
 /// How many rules are remembered.
 const MOST: usize = 8;
 
@@ -63,14 +58,6 @@ fn matches(regex: &Option<Rc<Regex>>, id: &CStr) -> bool {
     regex.as_ref().is_some_and(|regex| regex.is_match(id.to_bytes_with_nul()))
 }
 
-/// When and how a file was last changed; any change of content, name or access makes another.
-type Stamp = (u64, u64, i64, i64);
-
-fn stamp(path: &CStr) -> Option<Stamp> {
-    let found = std::fs::metadata(OsStr::from_bytes(path.to_bytes())).ok()?;
-    Some((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
-}
-
 /// A rule in a directory that let somebody in, and all that was read for it.
 #[derive(Debug)]
 struct Known {
@@ -84,20 +71,23 @@ impl Known {
     fn new(dir: &CStr, key: &[u8], rule: &Allow, rights: &Rights) -> Option<Known> {
         let variables = rule.variables().map(|(name, _)| [b"/env/", name].concat());
         let names = [b"".to_vec(), b"/allow".to_vec(), b"/env".to_vec()].into_iter().chain(variables);
-        let path = |name: Vec<u8>| CString::new([dir.to_bytes(), b"/", key, &name].concat()).ok();
-        let files: Vec<_> = names.map(|name| path(name).map(|path| (stamp(&path), path))).collect::<Option<_>>()?;
-        let settled = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.checked_sub(SETTLED)?;
-        let settled = (settled.as_secs() as i64, settled.subsec_nanos().into());
-        let is_settled = |stamp: Option<Stamp>| stamp.is_none_or(|(_, _, s, ns)| (s, ns) < settled);
-        files.iter().all(|(stamp, _)| is_settled(*stamp)).then(|| Known {
+        let now = stamp::Now::read();
+        let file = |name: Vec<u8>| {
+            let path = CString::new([dir.to_bytes(), b"/", key, &name].concat()).ok()?;
+            let stamp = Stamp::of(&path);
+            Some((path, stamp))
+        };
+        let files: Vec<_> = names.map(file).collect::<Option<_>>()?;
+        let is_settled = |stamp: Option<Stamp>| stamp.is_none_or(|stamp| stamp.is_settled(now));
+        files.iter().all(|(_, stamp)| is_settled(*stamp)).then(|| Known {
             key: key.to_vec(),
-            files: files.into_iter().map(|(stamp, path)| (path, stamp)).collect(),
+            files,
             rights: rights.clone(),
         })
     }
 
     fn is_unchanged(&self) -> bool {
-        self.files.iter().all(|(path, known)| stamp(path) == *known)
+        self.files.iter().all(|(path, known)| Stamp::of(path) == *known)
     }
 }
 
@@ -170,6 +160,8 @@ impl Rulebook {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::servicedir::files;
+    use std::os::unix::ffi::OsStrExt;
 
     fn rights(env: &[u8]) -> Result<Rights, Invalid> {
         Rights::from_rule(&Allow { env: env.to_vec(), exec: Vec::new() })
@@ -205,8 +197,10 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("uid/default/env")).unwrap();
         std::fs::write(dir.path().join("uid/default/allow"), "").unwrap();
         std::fs::write(dir.path().join("uid/default/env/S6_FDHOLDER_LIST"), "\n").unwrap();
-        std::thread::sleep(SETTLED);
         let path = CString::new(dir.path().as_os_str().as_bytes()).unwrap();
+        for name in ["uid/default", "uid/default/allow", "uid/default/env", "uid/default/env/S6_FDHOLDER_LIST"] {
+            stamp::settle(&files::path(&path, name));
+        }
         (dir, Rulebook::new(Rules::Directory(path), false))
     }
 
@@ -265,7 +259,7 @@ mod tests {
             let begin = std::time::Instant::now();
             std::fs::write(dir.path().join("uid/default/env/S6_FDHOLDER_LIST"), "\n").unwrap();
             rulebook.judge(PEER).unwrap();
-            if begin.elapsed() < SETTLED {
+            if begin.elapsed() < stamp::SETTLED {
                 break;
             }
         }

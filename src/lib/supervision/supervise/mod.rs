@@ -26,7 +26,7 @@ use self::notification::Notification;
 use self::setup::Held;
 use crate::cli::Args;
 use crate::error::{self, Die, Exit, OK, OrDie, Program};
-use crate::events::fifodir;
+use crate::events::fifodir::{self, Notifier};
 use crate::servicedir::status::Status;
 use crate::servicedir::{files, tally};
 use crate::sys::poll::{self, PollFd};
@@ -69,6 +69,7 @@ fn run(args: Args) -> Result<Exit, Die> {
 struct Shell {
     core: Core,
     held: Held,
+    event: Notifier,
     directory: &'static CStr,
     /// Soft limit on descriptors: what a number in `notification-fd` must be below.
     descriptors: u64,
@@ -102,10 +103,10 @@ impl Shell {
         let core = Core::new(!files::exists(c"down"), Tai64n::now());
         let never_started = Status { paused: true, ..*core.status() };
         replace_status(&never_started).or_die("write", "supervise/status")?;
-        notify("s");
-        Ok(Shell {
+        let mut shell = Shell {
             core,
             held,
+            event: Notifier::new(c"event"),
             directory,
             descriptors: fd::limit().unwrap_or(1024) as u64,
             readiness: Readiness::Never,
@@ -115,7 +116,9 @@ impl Shell {
             adopts: false,
             stale: None,
             left: false,
-        })
+        };
+        shell.notify("s");
+        Ok(shell)
     }
 
     /// One turn: wait, then readiness before deaths before commands, so that a service that says it is ready and
@@ -340,7 +343,7 @@ impl Shell {
             }
             Action::Notify(letters) => {
                 self.show();
-                notify(letters);
+                self.notify(letters);
             }
             Action::CreateDown => {
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK;
@@ -362,7 +365,7 @@ impl Shell {
             Action::Leave => {
                 let down = self.core.state() == State::Down;
                 self.notification.iter_mut().for_each(|n| n.leave(down));
-                notify("x");
+                self.notify("x");
                 self.left = true;
             }
         }
@@ -452,6 +455,12 @@ impl Shell {
         }
     }
 
+    fn notify(&mut self, letters: &str) {
+        if let Err(errno) = self.event.notify(letters.as_bytes()) {
+            warn!(errno => "unable to notify the listeners in event");
+        }
+    }
+
     /// Replaces the status file; if that cannot be, warns once and tries again every few seconds until it is true.
     fn write_status(&mut self) {
         match replace_status(self.core.status()) {
@@ -468,12 +477,6 @@ impl Shell {
 
 fn replace_status(status: &Status) -> Result<(), Errno> {
     files::replace(c"supervise/status", c"supervise/status.new", &status.pack())
-}
-
-fn notify(letters: &str) {
-    if let Err(errno) = fifodir::notify(c"event", letters.as_bytes()) {
-        warn!(errno => "unable to notify the listeners in event");
-    }
 }
 
 /// Adds a death to the tally, which keeps the newest ones (spec/supervision.md 2.2).
