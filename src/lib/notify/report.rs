@@ -3,6 +3,8 @@
 
 use std::ffi::CStr;
 
+use nix::fcntl::OFlag;
+
 use super::grammar::{self, Access, Interval, Message};
 use crate::servicedir::files;
 use crate::sys::fd;
@@ -93,8 +95,11 @@ const MOST: usize = 4 * grammar::MOST;
 
 /// The bytes of the file of a service directory; none if there is no such file.
 pub fn read(dir: &CStr) -> Vec<u8> {
+    let path = files::path(dir, "supervise/notify");
+    // Most services have none, and then it costs no memory.
+    let Ok(file) = fd::open_file(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0) else { return Vec::new() };
     let mut bytes = vec![0; MOST];
-    let length = fd::read_file(&files::path(dir, "supervise/notify"), &mut bytes).map_or(0, <[u8]>::len);
+    let length = fd::read(&file, &mut bytes).unwrap_or(0);
     bytes.truncate(length);
     bytes
 }

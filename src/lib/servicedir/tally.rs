@@ -80,6 +80,12 @@ pub fn read_newest(file: impl AsFd, most: usize) -> Result<Option<Vec<Death>>, E
     Ok(unpack(&bytes).map(Iterator::collect))
 }
 
+/// Forgets all deaths, making the file `path` if it is missing.
+pub fn clear(path: &CStr) -> Result<(), Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NONBLOCK;
+    fd::open_file(path, flags, 0o666).map(drop)
+}
+
 /// Adds a death to the file `path`, which keeps the newest `most` (at least 1). A file of odd size counts as empty.
 ///
 /// While there is room the entry is appended, in one write; then the file is replaced: `new`, then rename. Copies

@@ -95,10 +95,7 @@ impl Shell {
         fifodir::ignore_vanishing_readers();
         signal::trap(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGINT])
             .or_die("trap", "signals")?;
-        if let Err(errno) = fifodir::clean(c"event") {
-            warn!(errno => "unable to clean event");
-        }
-        files::replace(TALLY_FILE, TALLY_NEW, b"").or_die("write", TALLY_FILE)?;
+        tally::clear(TALLY_FILE).or_die("empty", TALLY_FILE)?;
         notification::begin();
         let core = Core::new(!files::exists(c"down"), Tai64n::now());
         let never_started = Status { paused: true, ..*core.status() };
@@ -117,6 +114,7 @@ impl Shell {
             stale: None,
             left: false,
         };
+        // Takes away the fifos of those who have gone, too.
         shell.notify("s");
         Ok(shell)
     }
@@ -176,7 +174,8 @@ impl Shell {
         let mut buffer = [0; 128];
         match fd::read(pipe, &mut buffer) {
             Ok(count) if buffer[..count].contains(&b'\n') => {
-                self.readiness = Readiness::Never;
+                // Closed when those who wait know.
+                let _pipe = std::mem::replace(&mut self.readiness, Readiness::Never);
                 self.handle(Event::Ready);
             }
             Err(Errno::EAGAIN) => {}
