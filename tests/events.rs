@@ -103,15 +103,19 @@ fn cleaning_removes_only_the_fifos_that_nobody_reads() {
     let (_scratch, path) = fifodir();
     let wait = subscriber(program("s6-ftrig-wait").arg(&path).arg("x"), &path);
     let live = names(&path);
-    for name in [STALE, "other", "ftrig1:short"] {
+    let foreign = STALE.replace(":@", "-@");
+    for name in [STALE, &foreign, "other", "ftrig1:short"] {
         make_fifo(&path.join(name));
     }
+    notify(&path, "y");
+    assert!(!path.join(STALE).exists() && path.join(&foreign).exists());
+    make_fifo(&path.join(STALE));
     assert_eq!(run("s6-cleanfifodir", &[&path]).code, 0);
     let mut left = names(&path);
     left.sort();
     assert_eq!(left, [&live[0], "ftrig1:short", "other"]);
     notify(&path, "x");
-    assert_eq!(result(wait), (0, "x\n".into()));
+    assert_eq!(result(wait), (0, "yx\n".into()));
     assert_eq!(run("s6-cleanfifodir", &[path.join("missing")]).code, 111);
     assert_eq!(run::<&str>("s6-cleanfifodir", &[]).code, 100);
 }

@@ -15,6 +15,9 @@ use crate::sys::{dir, signal};
 
 /// Length of the name of a subscriber's fifo: `ftrig1:`, a time stamp, `:`, six random characters.
 pub const FIFO_NAME: usize = 39;
+/// How the names begin of the fifos that letters are sent to, and of those that are removed when nobody reads them.
+const NOTIFIED: &[u8] = b"ftrig1:@";
+const CLEANED: &[u8] = b"ftrig1";
 
 /// Who may subscribe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,7 +72,7 @@ pub fn chmod(path: &CStr, mode: u32) -> Result<(), Errno> {
 /// Never blocks: a full fifo misses them. A fifo that nobody reads is removed. The only error is a directory that
 /// cannot be opened or read. SIGPIPE must not kill the caller: see [`signal::neutralise`].
 pub fn notify(path: &CStr, letters: &[u8]) -> Result<(), Errno> {
-    for_each_fifo(path, |fifo| send(fifo, letters))
+    for_each_fifo(path, NOTIFIED, |fifo| send(fifo, letters))
 }
 
 /// Sends letters to a subscriber. Whether it is gone.
@@ -107,7 +110,7 @@ impl Notifier {
         }
         self.seen = seen.or(stamp.map(|stamp| (stamp, Instant::now())));
         let mut subscribers = false;
-        let result = for_each_fifo(self.path, |fifo| {
+        let result = for_each_fifo(self.path, NOTIFIED, |fifo| {
             subscribers = true;
             send(fifo, letters)
         });
@@ -117,16 +120,21 @@ impl Notifier {
     }
 }
 
-/// Removes the fifos of subscribers that are gone.
+/// Removes the fifos of subscribers that are gone, also of those that nobody notifies.
 pub fn clean(path: &CStr) -> Result<(), Errno> {
-    for_each_fifo(path, |fifo| fifo.is_err_and(|errno| errno == Errno::ENXIO))
+    for_each_fifo(path, CLEANED, |fifo| fifo.is_err_and(|errno| errno == Errno::ENXIO))
 }
 
-/// Opens each subscriber's fifo for `is_stale`, and removes those for which that says so.
-fn for_each_fifo(path: &CStr, mut is_stale: impl FnMut(Result<OwnedFd, Errno>) -> bool) -> Result<(), Errno> {
+/// Opens each subscriber's fifo, whose name begins with `prefix`, for `is_stale`, and removes those for which that
+/// says so.
+fn for_each_fifo(
+    path: &CStr,
+    prefix: &[u8],
+    mut is_stale: impl FnMut(Result<OwnedFd, Errno>) -> bool,
+) -> Result<(), Errno> {
     dir::for_each_in(path, |dir, name| {
         if name.to_bytes().len() == FIFO_NAME
-            && name.to_bytes().starts_with(b"ftrig1:@")
+            && name.to_bytes().starts_with(prefix)
             && is_stale(open_file_at(dir, name, OFlag::O_WRONLY | OFlag::O_NONBLOCK, 0))
         {
             let _ = unlinkat(dir, name, UnlinkatFlags::NoRemoveDir);

@@ -30,6 +30,9 @@ pub struct Subscription {
 impl Subscription {
     /// Subscribes: every letter sent after this call returns will be read.
     pub fn new(fifodir: &CStr) -> Result<Subscription, Errno> {
+        if fifodir.is_empty() {
+            return Err(Errno::ENOENT); // Not the root, which a slash behind it would make of it.
+        }
         let mut attempt = 0;
         loop {
             match Self::create(fifodir) {
@@ -101,6 +104,8 @@ mod tests {
 
     #[test]
     fn a_missing_fifodir_is_an_error_and_leaves_nothing() {
-        assert_eq!(Subscription::new(c"/nonexistent/event").err(), Some(Errno::ENOENT));
+        for missing in [c"/nonexistent/event", c""] {
+            assert_eq!(Subscription::new(missing).err(), Some(Errno::ENOENT));
+        }
     }
 }
