@@ -107,20 +107,29 @@ fn the_listener_ends_when_nobody_is_left_to_be_told() {
 }
 
 #[test]
-fn the_listener_keeps_none_of_the_daemons_pipes() {
+fn the_listener_keeps_none_of_the_daemons_pipes_and_ends_with_it() {
     let scratch = Scratch::new();
     let mut daemon = with_path(Command::new("sh"));
-    daemon.args(["-c", "exec 5>>other; exec s6-notify-fd-from-socket -3 5 echo hello"]);
-    let output = daemon.current_dir(scratch.path("")).stdin(Stdio::null()).stderr(Stdio::null());
-    let mut output = output.stdout(Stdio::piped()).spawn().unwrap();
+    let script = "exec 5>>other; exec s6-notify-fd-from-socket -3 5 sh -c 'echo hello; exec sleep 1000 >/dev/null'";
+    daemon.args(["-c", script]).current_dir(scratch.path("")).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut daemon = Background::start(daemon.stdout(Stdio::piped()));
     let mut text = String::new();
-    output.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    daemon.0.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "hello\n", "and then the end of the pipe, while the listener waits");
-    output.wait().unwrap();
-    let listeners = || processes("s6-notify-fd-from-socket\0-3\x005\0echo\0hello");
+    let listeners = || processes("s6-notify-fd-from-socket\0-3\x005\0sh\0-c\0echo hello;");
     assert_eq!(listeners().len(), 1, "a file is never hung up");
-    listeners().into_iter().for_each(|pid| common::kill(pid, 15));
+    daemon.signal(9);
     until("it is gone", || listeners().is_empty());
+}
+
+#[test]
+fn the_last_words_of_the_daemon_count() {
+    for _ in 0..20 {
+        let scratch = Scratch::new();
+        let script = "exec s6-notify-fd-from-socket -3 5 s6-sdnotify --no-block --ready";
+        let (_daemon, reader) = with_notification(script, &scratch.path(""));
+        assert_eq!(all(reader), "\n");
+    }
 }
 
 #[test]

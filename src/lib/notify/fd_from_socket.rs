@@ -11,6 +11,7 @@ use crate::notify::helper;
 use crate::sys::env::Env;
 use crate::sys::fork::{self, Parent, Side};
 use crate::sys::poll::{self, PollFd};
+use crate::sys::process::Watch;
 use crate::sys::{Errno, fd, socket};
 
 /// Becomes the daemon; a helper listens.
@@ -48,20 +49,24 @@ fn run(args: Args) -> Result<Exit, Die> {
     let socket = socket::datagram().or_die("make", "a socket")?;
     fd::set_nonblocking(&socket, true).or_die("make", "a socket")?;
     let name = socket::bind_anywhere(&socket).or_die("bind", "a socket")?;
+    // Where the system has no such thing, the helper does without.
+    let daemon = Watch::open(nix::unistd::getpid()).ok();
     match fork::split(parent).or_die("start", "the helper")? {
-        Side::Helper => helper::live(|| relay(&socket, &notification, limit)),
-        Side::Maker => drop((socket, notification)),
+        Side::Helper => helper::live(|| relay(&socket, &notification, daemon.as_ref(), limit)),
+        Side::Maker => drop((socket, notification, daemon)),
     }
     let mut env = Env::inherited();
     env.set(b"NOTIFY_SOCKET", &[b"@", &name[..]].concat());
     Ok(Exec::operands(operands).with_env(env).into())
 }
 
-/// Waits for READY=1, or until nobody reads the notification descriptor any more, and passes it on.
-fn relay(socket: &OwnedFd, notification: &OwnedFd, limit: Option<Duration>) -> Result<(), Die> {
+/// Waits for READY=1, or until the daemon is gone or nobody reads the notification descriptor any more, and passes it
+/// on.
+fn relay(socket: &OwnedFd, notification: &OwnedFd, daemon: Option<&Watch>, limit: Option<Duration>) -> Result<(), Die> {
     helper::leave_standard()?;
     let deadline = limit.map(|limit| Instant::now() + limit);
     let mut buffer = [0; MOST];
+    let mut is_over = false;
     loop {
         match fd::read(socket, &mut buffer) {
             Ok(count) if is_ready(&buffer[..count]) => {
@@ -71,14 +76,22 @@ fn relay(socket: &OwnedFd, notification: &OwnedFd, limit: Option<Duration>) -> R
             Err(Errno::EAGAIN) => {}
             Err(errno) => return Err(errno).or_die("read from", "the socket"),
         }
+        if is_over {
+            return Ok(());
+        }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(die!(TIMEOUT, Errno::ETIMEDOUT => "the daemon did not get ready"));
         }
-        let mut polled = [PollFd::new(socket.as_fd(), poll::IN), PollFd::new(notification.as_fd(), 0)];
+        let mut polled = [
+            PollFd::new(socket.as_fd(), poll::IN),
+            PollFd::new(notification.as_fd(), 0),
+            PollFd::maybe(daemon.and_then(Watch::fd), poll::IN),
+        ];
         poll::wait(&mut polled, deadline).or_die("wait for", "the daemon")?;
         if polled[1].hung_up() {
             return Ok(());
         }
+        is_over = polled[2].ready(); // but for its last words
     }
 }
 
