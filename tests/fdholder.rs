@@ -94,6 +94,8 @@ fn names_are_listed_so_that_a_terminal_can_show_them() {
     let h = Holder::new(&[]);
     assert_eq!(h.connect().store("\x1b[31m\\\n\u{e9}\"", std::io::stderr(), never()), 0);
     assert_eq!(run("s6-fdholder-list", &[&h.socket]).out, "\\0x1b[31m\\\\\\n\\0xc3\\0xa9\"\n");
+    let nowhere = ["-c", "exec s6-fdholder-list \"$0\" >&-", h.socket.to_str().unwrap()];
+    assert_eq!(finish(with_path(Command::new("sh")).args(nowhere)).code, 111);
 }
 
 #[test]
@@ -564,6 +566,16 @@ fn a_dump_replaces_what_has_the_same_name() {
     assert!(hung_up(old));
     assert_eq!(to.connect().ids(), ["x", "y"]);
     assert_eq!(identity(to.connect().retrieve("x").unwrap()), new);
+}
+
+#[test]
+fn a_transfer_has_a_limit_for_each_side() {
+    let (from, to) = (Holder::new(&[]), Holder::new(&[]));
+    for (limits, code) in [("5000", 0), ("5000:", 0), (":5000", 0), (":", 0), ("", 100), ("x:1", 100), ("1:2:3", 100)] {
+        let mut transfer = program("s6-fdholder-transferdump");
+        let outcome = finish(transfer.args(["-t", limits]).arg(&from.socket).arg(&to.socket));
+        assert_eq!(outcome.code, code, "{limits}: {}", outcome.err);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::cli::{Args, Options};
 use crate::error::{Die, Exit, OK, OrDie, Program};
 use crate::fdholder::client::Connection;
+use crate::sys::Errno;
 use crate::sys::fd::{self, STDOUT};
 use crate::text;
 
@@ -19,6 +20,7 @@ fn run(args: Args) -> Result<Exit, Die> {
         }
     }
     let path = options.operands().get(0).ok_or_else(Die::usage)?;
+    let can_write = fd::is_open(1);
     fd::open_missing_standard().or_die("open", "/dev/null")?;
     let names = Connection::open(path, limit)?.list().or_die_with(1, "list the descriptors of", path)?;
     let mut lines = Vec::new();
@@ -26,6 +28,7 @@ fn run(args: Args) -> Result<Exit, Die> {
         lines.extend(text::quote(name.to_bytes()));
         lines.push(b'\n');
     }
-    fd::write_all(STDOUT, &lines).or_die("write to", "standard output")?;
+    let written = if can_write { fd::write_all(STDOUT, &lines) } else { Err(Errno::EBADF) };
+    written.or_die("write to", "standard output")?;
     Ok(OK)
 }

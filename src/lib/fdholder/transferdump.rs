@@ -32,8 +32,11 @@ fn run(args: Args) -> Result<Exit, Die> {
     Ok(OK)
 }
 
-/// `from:to`, either of which may be empty, or `from` alone.
+/// `from:to`, either of which may be empty, or `from` alone, which may not.
 fn limits(value: &Value) -> Result<(Option<Duration>, Option<Duration>), Die> {
+    if value.bytes().is_empty() {
+        return Err(Die::usage());
+    }
     let mut parts = value.bytes().splitn(2, |&b| b == b':');
     let mut next = || match parts.next() {
         None | Some(b"") => Ok(None),

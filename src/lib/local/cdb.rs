@@ -24,14 +24,17 @@ pub struct Cdb {
 }
 
 impl Cdb {
-    /// Opens a database. A file that is too short for one is EINVAL.
+    /// Opens a database. A file that is too short for one is EINVAL, a directory EISDIR.
     pub fn open(path: &CStr) -> Result<Cdb, Errno> {
         let file = open_file(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?;
-        let size = nix::sys::stat::fstat(&file)?.st_size as u64;
-        if size < HEADER {
+        let about = nix::sys::stat::fstat(&file)?;
+        if about.st_mode & libc::S_IFMT == libc::S_IFDIR {
+            return Err(Errno::EISDIR);
+        }
+        if (about.st_size as u64) < HEADER {
             return Err(Errno::EINVAL);
         }
-        Ok(Cdb { file, size })
+        Ok(Cdb { file, size: about.st_size as u64 })
     }
 
     fn read(&self, mut position: u64, mut buffer: &mut [u8]) -> Result<(), Errno> {
@@ -209,6 +212,11 @@ mod tests {
     fn what_is_too_short_is_refused() {
         assert_eq!(open(b"").err(), Some(Errno::EINVAL));
         assert_eq!(open(&[0; 2047]).err(), Some(Errno::EINVAL));
+        let dir = tempfile::tempdir().unwrap();
+        // On some file systems a directory is as large as the names in it.
+        (0..100).for_each(|n| std::fs::write(dir.path().join(format!("{n:0>100}")), "").unwrap());
+        let path = CString::new(dir.path().as_os_str().as_bytes()).unwrap();
+        assert_eq!(Cdb::open(&path).err(), Some(Errno::EISDIR));
     }
 
     #[test]
