@@ -155,6 +155,14 @@ fn the_listener_is_a_child_only_if_asked() {
 }
 
 #[test]
+fn forking_twice_has_no_letter() {
+    for (name, option) in [("s6-notify-fd-from-socket", "-d"), ("s6-notify-socket-from-fd", "-D")] {
+        let outcome = run(name, &[option, "true"]);
+        assert_eq!(outcome.code, 100, "{name}: {}", outcome.err);
+    }
+}
+
+#[test]
 fn the_descriptor_is_named_by_a_file() {
     let scratch = Scratch::new();
     for (file, want) in [(None, 111), (Some("x\n"), 100), (Some("200\n"), 111)] {

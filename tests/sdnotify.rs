@@ -87,6 +87,7 @@ fn the_program_behind_the_semicolon_keeps_its_options() {
 fn failures_have_their_codes_and_wrong_usage_says_nothing() {
     for args in [
         &["--bogus"][..],
+        &["-r"],
         &[],
         &["--status"],
         &["--exec", "--ready"],

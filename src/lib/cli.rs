@@ -106,7 +106,8 @@ impl Value {
     }
 }
 
-/// A long option: its name and the letter it stands for. Whether it takes a value follows from the letter.
+/// A long option: its name and the letter it stands for, or, if it has none, a NUL, which no command line can have.
+/// Whether it takes a value follows from the letter.
 pub type Long = (&'static str, char);
 
 /// The options of a command line, one after the other, then its operands.
@@ -159,6 +160,7 @@ impl Options {
                     self.operands = Some(self.args.len() - self.remaining().unwrap_or(0) - 1);
                     return Ok(None);
                 }
+                Ok(Some(lexopt::Arg::Short(letter))) if self.spaced => return Err(self.unknown(letter)),
                 Ok(Some(lexopt::Arg::Short(letter))) => {
                     if let Some(value) = self.short_value(letter)? {
                         return Ok(Some((letter, value)));
@@ -386,6 +388,7 @@ mod tests {
             (&["--pid=5", "--pid=", "x"], "P5 P | x"),
             (&["--timeout"], "error 100"),
             (&["--and=x"], "error 100"),
+            (&["--and", "-a"], "a error 100"),
         ];
         for (words, want) in cases {
             assert_eq!(outcome(Options::gnu(args(words), "tP", LONG)), *want, "{words:?}");

@@ -21,7 +21,7 @@ pub const PROGRAM: Program = Program {
     run,
 };
 
-const LONG: &[Long] = &[("no-doublefork", 'f'), ("doublefork", 'd'), ("notification-fd", '3'), ("timeout", 't')];
+const LONG: &[Long] = &[("no-doublefork", 'f'), ("doublefork", '\0'), ("notification-fd", '3'), ("timeout", 't')];
 
 /// Bytes of a datagram that are looked at.
 const MOST: usize = 8191;
@@ -34,7 +34,7 @@ fn run(args: Args) -> Result<Exit, Die> {
     while let Some((letter, value)) = options.next()? {
         match letter {
             'f' => parent = Parent::Maker,
-            'd' => parent = Parent::Nobody,
+            '\0' => parent = Parent::Nobody,
             '3' => notification = Some(value),
             't' => limit = value.limit()?,
             _ => return Err(options.unknown(letter)),

@@ -1,5 +1,6 @@
 //! What the programs around a daemon's notification descriptor share (spec/events-and-fdholding.md 5).
 
+use std::ffi::CStr;
 use std::os::fd::{OwnedFd, RawFd};
 
 use crate::cli::Value;
@@ -11,7 +12,7 @@ use crate::sys::{Errno, entry, fd};
 use crate::text::{self, decimal};
 
 /// Where a service says which descriptor it notifies on.
-const FILE: &str = "notification-fd";
+const FILE: &CStr = c"./notification-fd";
 
 /// The notification descriptor and its number: from the option, else from `./notification-fd`. The program that is
 /// executed next does not get it.
@@ -20,8 +21,8 @@ pub fn notification_fd(option: Option<&Value>) -> Result<(OwnedFd, RawFd), Die> 
         Some(value) => value.u32()?,
         None => {
             let mut buffer = [0; 16];
-            let text = fd::read_file(c"notification-fd", &mut buffer).or_die("read ./", FILE)?;
-            text::parse_u32(first_line(text)).ok_or_else(|| die!(100, "invalid ./", FILE))?
+            let text = fd::read_file(FILE, &mut buffer).or_die("read", FILE)?;
+            text::parse_u32(first_line(text)).ok_or_else(|| die!(100, "invalid ", FILE))?
         }
     };
     let taken = number.try_into().map_err(|_| Errno::EBADF).and_then(fd::take);

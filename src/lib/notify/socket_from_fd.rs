@@ -22,11 +22,10 @@ pub const PROGRAM: Program = Program {
     run,
 };
 
-/// 'D' stands for an option that has no letter.
 const LONG: &[Long] = &[
     ("notification-fd", 'd'),
     ("no-doublefork", 'f'),
-    ("doublefork", 'D'),
+    ("doublefork", '\0'),
     ("timeout", 't'),
     ("keep-environment", 'k'),
 ];
@@ -44,7 +43,7 @@ fn run(args: Args) -> Result<Exit, Die> {
         match letter {
             'd' => number = value.u32()?,
             'f' => parent = Parent::Maker,
-            'D' => parent = Parent::Nobody,
+            '\0' => parent = Parent::Nobody,
             't' => limit = value.limit()?,
             'k' => keep = true,
             _ => return Err(options.unknown(letter)),
