@@ -441,10 +441,12 @@ fn a_main_process_whose_parent_lives_is_watched_too() {
     let child: i32 = probed.py("second('second.sock')").parse().unwrap();
     probed.tell(&format!("MAINPID={child}"));
     probed.tell("STATUS=refused");
-    assert_eq!(probed.said("pid,statustext"), format!(r#"{child} """#));
+    assert_eq!(probed.said("pid,pgid,statustext"), format!(r#"{child} {} """#, probed.py("main")));
     assert_eq!(probed.ask("second.sock", &format!("tell('MAINPID={}')", probed.py("main"))), "True");
     assert_eq!(probed.said("pid"), probed.py("main"), "and back again");
+    assert_eq!(probed.ask("second.sock", "os.setpgid(0, 0)"), "None");
     probed.tell(&format!("MAINPID={child}"));
+    assert!(probed.summary().starts_with(&format!("up (pid {child} pgid {child}) ")));
     let parent = probed.py("main").parse().unwrap();
     common::kill(child, 9);
     probed.new_instance(child);
@@ -892,6 +894,17 @@ fn a_notification_fd_among_the_reserved_ones_is_ignored() {
     assert!(probed.errors().contains("ignoring notification-fd") && probed.errors().contains("ignoring lock-fd"));
     probed.tell("READY=1");
     assert_eq!(probed.said("ready"), "true");
+}
+
+#[test]
+fn what_is_stored_keeps_its_number_when_less_may_be() {
+    let probed = start(probe().file("notification-fd", "20"));
+    probed.tell_with("FDSTORE=1\nFDNAME=a", ", memfd('a'), memfd('b'), memfd('c')");
+    probed.service.scratch.write("service/fdstore-max", "1");
+    probed.service.scratch.write("service/notification-fd", "4");
+    probed.restart();
+    assert_eq!(probed.py("[file for _, file, _, _ in files()]"), "['/memfd:a', '/memfd:b', '/memfd:c']");
+    assert!(probed.errors().contains("ignoring notification-fd"));
 }
 
 #[test]

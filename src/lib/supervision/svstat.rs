@@ -3,13 +3,15 @@
 
 use std::ffi::CStr;
 
+use nix::unistd::getpgid;
+
 use crate::cli::{Args, Options};
 use crate::die;
 use crate::error::{Die, Exit, OK, OrDie, Program, USAGE};
 use crate::notify::report;
 use crate::servicedir::status::Status;
 use crate::servicedir::{control, files};
-use crate::sys::{Errno, fd};
+use crate::sys::{Errno, Pid, fd};
 use crate::tai::Tai64n;
 use crate::text::{decimal, parse_u64, quote_utf8, signal_name};
 
@@ -46,7 +48,7 @@ const FIELDS: &[Field] = &[
     Field { name: "ready", letter: Some('r'), print: |view, out| truth(out, view.has_process() && view.status.ready) },
     Field { name: "paused", letter: None, print: |view, out| truth(out, view.has_process() && view.status.paused) },
     Field { name: "pid", letter: Some('p'), print: |view, out| number(out, view.pid()) },
-    Field { name: "pgid", letter: Some('g'), print: |view, out| number(out, view.pid()) },
+    Field { name: "pgid", letter: Some('g'), print: |view, out| number(out, view.pgid()) },
     Field { name: "exitcode", letter: Some('e'), print: |view, out| number(out, view.exit_code()) },
     Field {
         name: "signal",
@@ -138,6 +140,13 @@ impl View<'_> {
         self.status.is_up().then_some(self.status.pid)
     }
 
+    /// Its process group: its own, unless it is one that notifies and has named another process.
+    fn pgid(&self) -> Option<u64> {
+        let pid = self.pid()?;
+        let group = || getpgid(Some(Pid::from_raw(pid.try_into().ok()?))).ok()?.as_raw().try_into().ok();
+        Some(if self.report.is_empty() { pid } else { group().unwrap_or(pid) })
+    }
+
     /// Whether the last run has ended and none has begun since.
     fn is_dead(&self) -> bool {
         !self.status.is_up() && !self.status.is_never_started()
@@ -173,7 +182,7 @@ impl View<'_> {
             put(out, "up (pid ");
             number(out, Some(pid));
             put(out, " pgid ");
-            number(out, Some(pid));
+            number(out, self.pgid());
             put(out, ") ");
         } else if let Some(signal) = self.signal() {
             put(out, "down (signal ");

@@ -308,7 +308,7 @@ impl Notification {
             env: &env,
             own_pid: &own_pid,
             redirects: &redirects,
-            reserved: self.store.max() as u32,
+            reserved: self.store.max().max(entries.len()) as u32,
             restore: self.mirror.as_ref().filter(|_| self.first).map(|mirror| (mirror.holder(), mirror.service())),
         })
     }
