@@ -139,5 +139,6 @@ fn wrong_descriptors_are_refused() {
     assert_eq!(run("s6-ioconnect", &["-r", "2"]).code, 100);
     assert_eq!(run("s6-ioconnect", &["-w", "x"]).code, 100);
     assert_eq!(run("s6-ioconnect", &["-r", "200", "-w", "201"]).code, 111);
+    assert_eq!(run("s6-ioconnect", &["-r", "3", "-w", "3"]).code, 111, "not a copy of standard input");
     assert_eq!(run("s6-ioconnect", &["--timeout=5"]).code, 100);
 }

@@ -150,8 +150,11 @@ fn run(args: Args) -> Result<Exit, Die> {
         let taken = number.try_into().map_err(|_| Errno::EBADF).and_then(fd::take);
         taken.or_die("use descriptor", &decimal(number))
     };
-    let (stdin, stdout, from) = (take(0)?, take(1)?, take(reader)?);
-    let to = if writer == reader { fd::duplicate(&from, 3).or_die("copy", "a descriptor")? } else { take(writer)? };
+    // The standard ones last: they are copied, and a copy must not come to lie where another is looked for.
+    let from = take(reader)?;
+    let to = if writer == reader { None } else { Some(take(writer)?) };
+    let to = to.map_or_else(|| fd::duplicate(&from, 3).or_die("copy", "a descriptor"), Ok)?;
+    let (stdin, stdout) = (take(0)?, take(1)?);
     let end = |fd| End::new(fd).or_die("prepare", "a descriptor");
     let mut flows = [Flow::new(end(stdin)?, end(to)?), Flow::new(end(from)?, end(stdout)?)];
     signal::neutralise(Signal::SIGPIPE).or_die("trap", "signals")?;
