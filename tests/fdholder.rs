@@ -699,6 +699,15 @@ fn compiled_rules_are_opened_again_on_sighup_unless_they_are_broken() {
     until("a warning", || h.errors().contains("keeping the old rules"));
     assert_eq!(h.connect().ask(b"L", &[]).map(|(answer, _)| answer), None, "the open file was cut short: denied");
     until("a warning", || h.errors().contains("unable to read the rule"));
+    let mut silent = Holder::start(&mut program("s6-fdholderd"), &["-v", "0"], |scratch| {
+        compile(scratch, b"S6_FDHOLDER_LIST=\0");
+        vec!["-x".into(), scratch.path("cdb")]
+    });
+    std::fs::rename(silent.scratch.path("cdb"), silent.scratch.path("old")).unwrap();
+    silent.server.signal(1);
+    assert_eq!(silent.connect().ask(b"L", &[]).unwrap().0, [0; 5]);
+    silent.server.signal(15);
+    assert_eq!((silent.server.code(), silent.errors().as_str()), (0, ""));
 }
 
 // ---- the life of a server

@@ -85,8 +85,10 @@ fn run(args: Args) -> Result<Exit, Die> {
         let _ = fd::write(STDOUT, b"\n");
     }
     fd::to_dev_null(1).or_die("close", "standard output")?;
+    let verbose = settings.verbose;
     let reopen = || match source.open() {
         Ok(rules) => Some(rules),
+        Err(_) if !verbose => None,
         Err(errno) => {
             warn!(errno => "unable to open ", source.path(), ", keeping the old rules");
             None
