@@ -155,6 +155,17 @@ fn the_listener_is_a_child_only_if_asked() {
 }
 
 #[test]
+fn a_helper_can_be_made_where_the_death_of_children_is_ignored() {
+    if finish(Command::new("env").args(["--ignore-signal=CHLD", "true"])).code != 0 {
+        return skip("env cannot ignore signals here");
+    }
+    let scratch = Scratch::new();
+    let script = "exec env --ignore-signal=CHLD s6-notify-fd-from-socket -3 5 s6-sdnotify --no-block --ready";
+    let (mut daemon, reader) = with_notification(script, &scratch.path(""));
+    assert_eq!((all(reader).as_str(), daemon.code()), ("\n", 0), "{}", text(scratch.path("stderr")));
+}
+
+#[test]
 fn forking_twice_has_no_letter() {
     for (name, option) in [("s6-notify-fd-from-socket", "-d"), ("s6-notify-socket-from-fd", "-D")] {
         let outcome = run(name, &[option, "true"]);
