@@ -997,6 +997,17 @@ fn a_socket_in_the_file_system_can_be_reached_from_everywhere() {
 }
 
 #[test]
+fn a_path_that_no_client_could_reach_is_not_used() {
+    for length in [107, 108] {
+        let probed = start(probe().file("notify-socket", &"x".repeat(length)));
+        assert!(probed.address().starts_with('@'), "{}", probed.address());
+        assert!(probed.errors().contains("ignoring the content of notify-socket"), "{}", probed.errors());
+        probed.tell("READY=1");
+        assert_eq!(probed.said("ready"), "true");
+    }
+}
+
+#[test]
 fn the_files_may_be_where_s6_rc_keeps_them() {
     let service = Service::new(&format!("exec python3 -IS {PROBE} probe.sock"));
     let probed = start(service.file("data/s6-rs/notify-socket", "").file("data/s6-rs/fdstore-max", "3"));

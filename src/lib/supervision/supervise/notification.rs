@@ -155,8 +155,12 @@ pub fn prepare(notification: &mut Option<Box<Notification>>, directory: &CStr, d
     };
     let place = read_path(file);
     if notification.as_ref().is_none_or(|n| n.place != place) {
-        let receiver = match &place {
-            Some(path) => Receiver::at(path),
+        let receiver = match place.as_deref().map(Receiver::at) {
+            Some(Err(Errno::ENAMETOOLONG)) => {
+                warn!("ignoring the content of ", file, ": as clients see it, the path is longer than 107 bytes");
+                Receiver::anywhere()
+            }
+            Some(other) => other,
             None => Receiver::anywhere(),
         };
         match (receiver, notification.as_mut()) {
