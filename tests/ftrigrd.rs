@@ -39,11 +39,16 @@ fn number(bytes: &[u8]) -> u32 {
 impl Server {
     /// Started, but not greeted.
     fn start() -> Server {
+        Self::start_by("exec 9>&2 2>stderr; SKALIBS_CHILD_SPAWN_FDS=9 exec s6-ftrigrd")
+    }
+
+    /// Started by a script for sh that has the channel for events at 2.
+    fn start_by(script: &str) -> Server {
         let scratch = Scratch::new();
         fifodir::make(&c(scratch.path("event")), fifodir::Access::Public, false).unwrap();
         let [requests, answers, events] = [(); 3].map(|()| fd::pipe().unwrap());
         let mut shell = with_path(Command::new("sh"));
-        shell.args(["-c", "exec 9>&2 2>stderr; SKALIBS_CHILD_SPAWN_FDS=9 exec s6-ftrigrd"]);
+        shell.args(["-c", script]);
         shell.current_dir(scratch.path("")).stdin(requests.0).stdout(answers.1).stderr(events.1);
         let process = Background::start(&mut shell);
         // The command keeps its ends of the channels.
@@ -54,11 +59,14 @@ impl Server {
 
     /// Started and greeted.
     fn new() -> Server {
-        let server = Server::start();
-        server.send(b"ftrigr v2.0 (b)\n");
-        assert_eq!(receive(&server.events).as_deref(), Some(&b"ftrigr v2.0 (a)\n"[..]));
-        assert_eq!(receive(&server.answers).as_deref(), Some(&b"ftrigr v2.0 (a)\n"[..]));
-        server
+        Server::start().greeted()
+    }
+
+    fn greeted(self) -> Server {
+        self.send(b"ftrigr v2.0 (b)\n");
+        assert_eq!(receive(&self.events).as_deref(), Some(&b"ftrigr v2.0 (a)\n"[..]));
+        assert_eq!(receive(&self.answers).as_deref(), Some(&b"ftrigr v2.0 (a)\n"[..]));
+        self
     }
 
     fn raw(&self, bytes: &[u8]) {
@@ -324,6 +332,17 @@ fn who_does_not_greet_is_not_waited_for_long() {
     server.send(b"ftrigr v1.0 (b)\n");
     assert_eq!(server.end(), 111);
     assert_eq!(Server::start().end(), 111);
+}
+
+#[test]
+fn the_channel_for_events_may_be_where_stderr_would_be() {
+    let server = Server::start_by("SKALIBS_CHILD_SPAWN_FDS=2 exec s6-ftrigrd").greeted();
+    assert_eq!(server.subscribe(1, "x", 0, 0), 0);
+    server.notify("x");
+    assert_eq!(server.event(), (1, 0, "x".into()));
+    server.send(b"nonsense");
+    assert_eq!(receive(&server.events), None, "no message is among the events");
+    assert_eq!(server.end(), 100);
 }
 
 #[test]

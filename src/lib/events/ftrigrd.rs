@@ -82,7 +82,8 @@ struct Server {
 fn run(_: Args) -> Result<Exit, Die> {
     let value = env::get(CHANNEL).ok_or_else(|| die!(111, "$", CHANNEL, " not set"))?;
     let number = ftrigr::channel(value.to_bytes()).ok_or_else(|| die!(111, "invalid $", CHANNEL))?;
-    let asynchronous = fd::inherited(number).or_die("use descriptor", &text::decimal(number as u32))?;
+    // A client that has no stderr may have it there.
+    let asynchronous = fd::take(number).or_die("use descriptor", &text::decimal(number as u32))?;
     fd::open_missing_standard().or_die("open", "/dev/null")?;
     for channel in [STDIN, STDOUT, asynchronous.as_fd()] {
         fd::set_nonblocking(channel, true).or_die("prepare", "the channels")?;
