@@ -169,6 +169,12 @@ fn a_service_is_told_where_to_send_and_what_it_may_store() {
 }
 
 #[test]
+fn a_service_that_nobody_listens_to_is_not_told_where_to_send() {
+    let probed = start(probe().file("notify-access", "none"));
+    assert_eq!(probed.py("environment.get('NOTIFY_SOCKET'), environment['FDSTORE']"), "(None, '8')");
+}
+
+#[test]
 fn ready_is_an_exact_line_with_or_without_a_newline_anywhere() {
     for payload in ["READY=1", "READY=1\n", "STATUS=a\nREADY=1", "READY=1\nSTATUS=a", "FOO=bar\nX_Y=1\nREADY=1"] {
         let mut probed = start(probe());

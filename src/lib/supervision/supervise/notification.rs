@@ -270,29 +270,31 @@ impl Notification {
         }
     }
 
-    /// The environment, without what was meant for the supervisor, and with the address if it is of use.
-    fn environment(&self, of_use: bool) -> Env {
+    /// The environment, without what was meant for the supervisor, and with the address and the size of the store if
+    /// they are of use.
+    fn environment(&self, address: bool, store: bool) -> Env {
         let mut env = Env::inherited();
         for name in SCRUBBED {
             env.unset(name.as_bytes());
         }
-        if of_use {
+        if address {
             env.set(b"NOTIFY_SOCKET", self.receiver.address().to_bytes());
-            if self.store.max() > 0 {
-                env.set(b"FDSTORE", decimal(self.store.max() as u64).as_bytes());
-            }
+        }
+        if store && self.store.max() > 0 {
+            env.set(b"FDSTORE", decimal(self.store.max() as u64).as_bytes());
         }
         env
     }
 
     /// The environment of finish.
     pub fn finish_environment(&self) -> Env {
-        self.environment(matches!(self.settings.access, Access::Exec | Access::All))
+        let listened_to = matches!(self.settings.access, Access::Exec | Access::All);
+        self.environment(listened_to, listened_to)
     }
 
     /// Starts run by `start`, with all that it gets.
     pub fn give<T>(&self, start: impl FnOnce(&Extras<'_>) -> T) -> T {
-        let mut env = self.environment(self.settings.access != Access::None);
+        let mut env = self.environment(self.settings.access != Access::None, true);
         let mut own_pid = Vec::new();
         if let Some(interval) = self.settings.watchdog {
             env.set(b"WATCHDOG_USEC", decimal(interval.as_micros() as u64).as_bytes());
