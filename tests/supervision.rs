@@ -520,6 +520,8 @@ fn wrong_usage_and_missing_directories_have_their_exit_codes() {
         assert_eq!(outcome.code, want, "{name} {args:?}: {}", outcome.err);
         assert!(outcome.err.starts_with(&format!("{name}: ")) && outcome.err.lines().count() == 1, "{}", outcome.err);
     }
+    let twice = run("s6-svscan", &["-d3", "-X3", "."]);
+    assert!(twice.code == 100 && twice.err.contains("cannot be the console holder"), "{}", twice.err);
 }
 
 #[test]

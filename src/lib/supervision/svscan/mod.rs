@@ -73,6 +73,9 @@ fn run(args: Args) -> Result<Exit, Die> {
         }
     }
     let scandir = options.operands().get(0).ok_or_else(Die::usage)?;
+    if notification.is_some() && notification == console {
+        return Err(die!(100, "the notification descriptor is closed soon, and cannot be the console holder"));
+    }
     let config = Config {
         notification: notification.map(|n| inherited("notification", n)).transpose()?,
         console: console.map(|n| inherited("console holder", n)).transpose()?,
