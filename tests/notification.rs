@@ -126,9 +126,9 @@ fn the_listener_keeps_none_of_the_daemons_pipes_and_ends_with_it() {
 fn the_last_words_of_the_daemon_count() {
     for _ in 0..20 {
         let scratch = Scratch::new();
-        let script = "exec s6-notify-fd-from-socket -3 5 s6-sdnotify --no-block --ready";
-        let (_daemon, reader) = with_notification(script, &scratch.path(""));
-        assert_eq!(all(reader), "\n");
+        let script = "exec s6-notify-fd-from-socket -3 5 s6-sdnotify --ready";
+        let (mut daemon, reader) = with_notification(script, &scratch.path(""));
+        assert_eq!((all(reader).as_str(), daemon.code()), ("\n", 0), "{}", text(scratch.path("stderr")));
     }
 }
 

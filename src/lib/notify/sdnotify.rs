@@ -135,7 +135,8 @@ impl Request {
         }
         if !self.no_block {
             match client::barrier_as(sender, PATIENCE_USEC) {
-                Ok(_) => {}
+                // One that has ended, as s6-notify-fd-from-socket does when it knows enough, has looked at it, too.
+                Ok(_) | Err(Errno::ECONNREFUSED) => {}
                 Err(Errno::ETIMEDOUT) => {
                     return Err(die!(TIMEOUT, "the supervisor did not look at it within 5 seconds"));
                 }
