@@ -5,7 +5,7 @@ mod common;
 use std::fs::File;
 use std::io::Read;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use common::service::{Service, c};
 use common::{Background, Scratch, eventually, finish, is_alive, program, run, skip, text, until, with_path};
 use s6::sys::fd;
+use s6::sys::poll::{self, PollFd};
 
 /// Runs a script for sh whose descriptor 5 is the write end of a pipe; returns it with the read end.
 fn with_notification(script: &str, dir: &Path) -> (Background, File) {
@@ -312,6 +313,30 @@ fn a_newline_becomes_a_message_with_the_pid_of_the_daemon() {
             }
         });
     }
+}
+
+#[test]
+fn a_receiver_that_knows_enough_need_not_see_the_barrier() {
+    let scratch = Scratch::new();
+    let (manager, name) = manager(&scratch, false);
+    // Room for one message, and not for the barrier.
+    let other = UnixDatagram::unbound().unwrap();
+    other.connect(&name).unwrap();
+    other.set_nonblocking(true).unwrap();
+    while other.send(b"full").is_ok() {}
+    manager.recv(&mut [0; 4]).unwrap();
+    let mut notifier = program("s6-notify-socket-from-fd");
+    notifier.args(["-f", "-d", "3", "sh", "-c", "echo >&3; exec sleep 1000"]).env("NOTIFY_SOCKET", &name);
+    notifier.stdin(Stdio::null()).stderr(File::create(scratch.path("stderr")).unwrap());
+    let daemon = Background::start(&mut notifier);
+    until("the first message is there", || {
+        let mut room = [PollFd::new(other.as_fd(), poll::OUT)];
+        poll::look(&mut room).unwrap();
+        !room[0].ready()
+    });
+    drop(manager);
+    until("the helper is gone", || text_of_child(daemon.pid()).contains("State:\tZ"));
+    assert_eq!(text(scratch.path("stderr")), "");
 }
 
 /// The status of the first child of a process.

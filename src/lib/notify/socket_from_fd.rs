@@ -111,6 +111,8 @@ impl Relay {
         loop {
             match scm::send(socket, &[IoSlice::new(message)], &fds) {
                 Err(Errno::EAGAIN) => self.wait(socket, poll::OUT)?,
+                // It has read what came before, and ended: there is nobody to wait for.
+                Err(Errno::ECONNREFUSED) if descriptor.is_some() => return Ok(()),
                 sent => return sent.or_die("write to", self.target).map(drop),
             }
         }
