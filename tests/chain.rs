@@ -315,7 +315,7 @@ fn sessions_and_groups_are_left() {
     }
     assert_eq!(leads(&["-f", "-d0"], false).1.code, 0, "no terminal is a warning");
     assert_eq!(leads(&["-fi", "--ctty=0"], false).1.code, 111);
-    for bad in [&["--foo"][..], &["-x"], &["--ctty", "5"], &["-dx"]] {
+    for bad in [&["--foo"][..], &["-x"], &["-P"], &["--ctty", "5"], &["-dx"]] {
         assert_eq!(leads(bad, false).1.code, 100, "{bad:?}");
     }
 }

@@ -106,8 +106,8 @@ impl Value {
     }
 }
 
-/// A long option: its name and the letter it stands for, or, if it has none, a NUL, which no command line can have.
-/// Whether it takes a value follows from the letter.
+/// A long option: its name and the letter it stands for. Whether it takes a value follows from the letter. One that has
+/// no letter for users has one that is not ASCII, which they cannot give.
 pub type Long = (&'static str, char);
 
 /// The options of a command line, one after the other, then its operands.
@@ -160,8 +160,10 @@ impl Options {
                     self.operands = Some(self.args.len() - self.remaining().unwrap_or(0) - 1);
                     return Ok(None);
                 }
-                Ok(Some(lexopt::Arg::Short(letter))) if self.spaced => return Err(self.unknown(letter)),
                 Ok(Some(lexopt::Arg::Short(letter))) => {
+                    if self.spaced || (self.long.is_some() && !letter.is_ascii()) {
+                        return Err(self.unknown(letter));
+                    }
                     if let Some(value) = self.short_value(letter)? {
                         return Ok(Some((letter, value)));
                     }
@@ -397,7 +399,7 @@ mod tests {
 
     #[test]
     fn long_options_need_an_attached_value() {
-        const LONG: &[Long] = &[("and", 'a'), ("timeout", 't')];
+        const LONG: &[Long] = &[("and", 'a'), ("timeout", 't'), ("only", '\u{100}')];
         let cases: &[(&[&str], &str)] = &[
             (&["--and", "--timeout=5", "x"], "a t5 | x"),
             (&["--timeout", "5"], "error 100"),
@@ -408,6 +410,8 @@ mod tests {
             (&["-t", "--", "x"], "| x"),
             (&["-t", "7", "--", "-x"], "t7 | -x"),
             (&["-at7", "x"], "a t7 | x"),
+            (&["--only", "x"], "\u{100} | x"),
+            (&["-\u{100}", "x"], "error 100"),
         ];
         for (words, want) in cases {
             assert_eq!(outcome(Options::long(args(words), "t", LONG)), *want, "{words:?}");

@@ -14,14 +14,19 @@ use crate::sys::{Errno, Pid, fd};
 pub const PROGRAM: Program =
     Program { name: "s6-setsid", usage: "s6-setsid [ -s | -b | -f | -g ] [ -i | -I | -q ] [ -d ctty ] prog...", run };
 
+/// What only long options say.
+const GROUP: char = '\u{100}';
+const FOREGROUND: char = '\u{101}';
+const GRAB: char = '\u{102}';
+
 const LONG: &[Long] = &[
     ("session", 's'),
     ("background-process-group", 'b'),
     ("foreground-process-group", 'f'),
     ("foreground-process-group-grab", 'g'),
-    ("process-group", 'P'),
-    ("foreground", 'F'),
-    ("grab", 'G'),
+    ("process-group", GROUP),
+    ("foreground", FOREGROUND),
+    ("grab", GRAB),
     ("strict", 'i'),
     ("no-strict", 'I'),
     ("quiet", 'q'),
@@ -49,9 +54,9 @@ fn run(args: Args) -> Result<Exit, Die> {
             'b' => wanted = Wanted { group: true, ..Wanted::default() },
             'f' => wanted = Wanted { group: true, foreground: true, grab: false },
             'g' => wanted = Wanted { group: true, foreground: true, grab: true },
-            'P' => wanted.group = true,
-            'F' => wanted.foreground = true,
-            'G' => wanted.grab = true,
+            GROUP => wanted.group = true,
+            FOREGROUND => wanted.foreground = true,
+            GRAB => wanted.grab = true,
             'i' => strict = true,
             'I' => strict = false,
             'q' => quiet = true,
