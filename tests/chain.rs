@@ -278,6 +278,7 @@ fn limits_are_set_in_the_order_of_options() {
     assert_eq!(open_files(&["-o60", "-o", "="]), format!("{hard} {hard} "));
     assert_eq!(open_files(&["-H", "-o60", "-o", "50"]), "50 50 ");
     assert_eq!(open_files(&["-z", "-o", "60"]), format!("60 {hard} "), "an unknown option is skipped");
+    assert_eq!(open_files(&["--zo", "60", "--x=y"]), format!("60 {hard} "), "also behind two dashes");
     let outcome = run("s6-softlimit", &["-c0", "-m10000000000", "sh", "-c", "ulimit -c; ulimit -v"]);
     assert_eq!(outcome.out, "0\n9765625\n");
     for bad in ["x", "-1", "18446744073709551616", ""] {

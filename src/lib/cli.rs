@@ -9,7 +9,7 @@
 //! In all of them, options end at the first other word, at a lone `-`, or after `--`; nothing is ever permuted
 //! (spec/supervision.md 0, spec/events-and-fdholding.md 0).
 
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
@@ -119,6 +119,8 @@ pub struct Options {
     long: Option<&'static [Long]>,
     /// Whether the value of a long option may be the next word.
     spaced: bool,
+    /// Whether a second dash is a letter like any other.
+    dashes: bool,
     operands: Option<usize>,
 }
 
@@ -128,7 +130,12 @@ impl Options {
         let words = args.operands().iter().map(|a| OsString::from_vec(a.to_bytes().to_vec()));
         let mut parser = lexopt::Parser::from_args(words);
         parser.set_short_equals(false);
-        Options { parser, args, takes_value, long: None, spaced: false, operands: None }
+        Options { parser, args, takes_value, long: None, spaced: false, dashes: false, operands: None }
+    }
+
+    /// The classic grammar for a program that skips the letters it does not know: a second dash is one of them.
+    pub fn lenient(args: Args, takes_value: &'static str) -> Self {
+        Options { dashes: true, ..Self::classic(args, takes_value) }
     }
 
     /// The long grammar.
@@ -150,6 +157,9 @@ impl Options {
     )]
     pub fn next(&mut self) -> Result<Option<(char, Value)>, Die> {
         loop {
+            if self.dashes {
+                self.skip_dashes();
+            }
             let before = self.remaining();
             match self.parser.next() {
                 Ok(None) => {
@@ -175,6 +185,20 @@ impl Options {
                 Err(_) => return Err(Die::usage()),
             }
             debug_assert!(before != self.remaining() || before.is_none());
+        }
+    }
+
+    /// Takes away the second dash, and all that follow it, of the next word; the word, if it is nothing but dashes.
+    fn skip_dashes(&mut self) {
+        while let Some(mut raw) = self.parser.try_raw_args()
+            && let Some([b'-', b'-', letters @ ..]) = raw.peek().map(OsStr::as_bytes)
+            && !letters.is_empty()
+        {
+            let word = letters.iter().position(|&b| b != b'-').map(|start| [b"-", &letters[start..]].concat());
+            raw.next();
+            let words: Vec<OsString> = word.map(OsString::from_vec).into_iter().chain(raw).collect();
+            self.parser = lexopt::Parser::from_args(words);
+            self.parser.set_short_equals(false);
         }
     }
 
@@ -367,6 +391,20 @@ mod tests {
         ];
         for (words, want) in cases {
             assert_eq!(outcome(Options::classic(args(words), "t")), *want, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn lenient_options_have_dashes_among_their_letters() {
+        let cases: &[(&[&str], &str)] = &[
+            (&["--xt5", "--", "--y"], "x t5 | --y"),
+            (&["--t", "--5", "---", "--x=", "-", "--y"], "t--5 x = | - --y"),
+            (&["p", "--y"], "| p --y"),
+            (&["---"], "| "),
+            (&["--xt"], "x error 100"),
+        ];
+        for (words, want) in cases {
+            assert_eq!(outcome(Options::lenient(args(words), "t")), *want, "{words:?}");
         }
     }
 

@@ -23,7 +23,7 @@ enum Which {
 
 fn run(args: Args) -> Result<Exit, Die> {
     let mut which = Which::Soft;
-    let mut options = Options::classic(args, "acdflmoPprst");
+    let mut options = Options::lenient(args, "acdflmoPprst");
     while let Some((letter, value)) = options.next()? {
         match letter {
             'H' => which = Which::Both,
