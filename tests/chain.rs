@@ -163,6 +163,8 @@ fn accounts_become_numbers() {
         (&["-B", "root:no:root"], Err(1)),
         (&["-D", "1:2:3", "-i", "nosuchuser"], Err(1)),
         (&["-D", "x", "root"], Err(100)),
+        (&["-D", "", "root"], Err(100)),
+        (&["-D", ":", "nosuchuser"], Ok("0|0|")),
     ] {
         assert_eq!(account(args), want.map(str::to_owned), "{args:?}");
     }

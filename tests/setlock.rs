@@ -111,9 +111,13 @@ fn the_lock_file_is_made_and_never_emptied() {
     assert_eq!((setlock(&[], &path), setlock(&["-r"], &path)), (0, 0));
     assert_eq!(text(&path), "keep");
     assert_eq!(setlock(&["-r"], &scratch.path("")), 0);
-    for (options, name) in
-        [(&[][..], ""), (&[], "missing/lock"), (&["-r"], "missing/lock"), (&["-d", "2147483647"], "l")]
-    {
+    for (options, name) in [
+        (&[][..], ""),
+        (&[], "missing/lock"),
+        (&["-r"], "missing/lock"),
+        (&["-d", "2147483647"], "l"),
+        (&["-d", "4294967295"], "l"),
+    ] {
         assert_eq!(setlock(options, &scratch.path(name)), 111, "{options:?} {name}");
     }
 }

@@ -96,7 +96,7 @@ fn split_at_colon(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// `uid[:gid[:list]]`, an empty number being 0.
+/// `uid[:gid[:list]]`, an empty number being 0, but not nothing at all.
 fn parse_default(value: &Value) -> Result<Identity, Die> {
     let number = |text: &[u8]| {
         let mut rest = text;
@@ -106,7 +106,7 @@ fn parse_default(value: &Value) -> Result<Identity, Die> {
     let (gid, list) = split_at_colon(rest.unwrap_or(b""));
     let parse =
         || Some(Identity { uid: number(uid)?, gid: number(gid)?, groups: Some(parse_list(list.unwrap_or(b""))?) });
-    parse().ok_or_else(Die::usage)
+    if value.bytes().is_empty() { Err(Die::usage()) } else { parse().ok_or_else(Die::usage) }
 }
 
 impl Lookup {

@@ -39,7 +39,8 @@ fn run(args: Args) -> Result<Exit, Die> {
             'n' => wish.patient = false,
             'N' => wish.patient = true,
             't' => wish.limit = value.limit()?,
-            'd' => wish.place = Some(value.u32()?.try_into().map_err(|_| Die::usage())?),
+            // A number that no descriptor can have is as bad as one that is too high: EBADF, not wrong usage.
+            'd' => wish.place = Some(value.u32()?.try_into().unwrap_or(-1)),
             other => return Err(options.unknown(other)),
         }
     }
