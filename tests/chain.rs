@@ -365,6 +365,8 @@ fn what_a_daemon_does_to_the_pipe_is_told() {
     let write =
         "for fd in /proc/$$/fd/*; do [ ${fd##*/} -gt 2 ] && readlink $fd | grep -q pipe: && echo > $fd && exit; done";
     assert_eq!(run("s6-fghack", &["sh", "-c", write]).code, 102);
+    let few = finish(program("s6-softlimit").args(["-o9", "s6-fghack", "sh", "-c", "exit 5"]));
+    assert_eq!(few.code, 5, "{}", few.err);
     assert_eq!(run("s6-fghack", &["sh", "-c", "kill -9 $$"]).code, 137);
     assert_eq!(run("s6-fghack", &["no such program"]).code, 111);
 }

@@ -23,7 +23,11 @@ fn run(args: Args) -> Result<Exit, Die> {
     let (reader, writer) = fd::pipe().or_die("make a pipe", "")?;
     let mut held = vec![writer];
     while held.len() < HELD {
-        held.push(fd::duplicate(&held[0], 0).or_die("duplicate a descriptor", "")?);
+        match fd::duplicate(&held[0], 0) {
+            // Fewer will do where the limit of open files is low.
+            Err(Errno::EMFILE) => break,
+            copy => held.push(copy.or_die("duplicate a descriptor", "")?),
+        }
     }
     let inherited: Vec<Redirect<'_>> = held.iter().map(in_place).collect();
     let child = Spawn { redirects: &inherited, ..Spawn::new(words.list()) }.start();
