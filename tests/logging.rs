@@ -861,6 +861,23 @@ fn udp_messages_come_with_their_sender() {
 }
 
 #[test]
+fn a_receiver_for_every_ipv6_address_leaves_ipv4_to_another() {
+    let Ok(probe) = std::net::UdpSocket::bind("[::1]:0") else { return skip("there is no IPv6 here") };
+    let port = probe.local_addr().unwrap().port();
+    drop(probe);
+    let _ipv4 = std::net::UdpSocket::bind(("0.0.0.0", port)).unwrap();
+    let (mut output, writer) = pipe().unwrap();
+    let script = "exec \"$0\" -d 3 -i \"$1\" 3>&1 >/dev/null";
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script]).arg(program("s6-socklog").get_program()).arg(format!("::_{port}")).stdout(writer);
+    let _receiver = Background::start(&mut shell);
+    drop(shell);
+    let mut said = String::new();
+    output.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "\n", "it is ready");
+}
+
+#[test]
 fn wrong_usage_is_told_with_exit_code_100() {
     for (name, args) in [
         ("s6-log", &[][..]),

@@ -3,13 +3,13 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
-use nix::sys::socket::UnixAddr;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, UnixAddr, sockopt};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::unlink;
 
@@ -74,8 +74,7 @@ fn run(args: Args) -> Result<Exit, Die> {
     let (socket, _lock) = match address {
         Address::Path(path) => listen(&path).map(|(socket, lock)| (Socket::Unix(socket), Some(lock)))?,
         Address::Ip(address) => {
-            let bound = UdpSocket::bind(address).map_err(errno);
-            (Socket::Udp(bound.or_die("bind a socket to", &address.to_string())?), None)
+            (Socket::Udp(bind_udp(address).or_die("bind a socket to", &address.to_string())?), None)
         }
     };
     fd::set_nonblocking(socket.as_fd(), true).or_die("make nonblocking", "the socket")?;
@@ -103,6 +102,17 @@ fn parse_address(text: &[u8]) -> Option<SocketAddr> {
 
 fn errno(error: io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EINVAL))
+}
+
+/// A UDP socket. One for IPv6 leaves IPv4 to another.
+fn bind_udp(address: SocketAddr) -> Result<UdpSocket, Errno> {
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let socket = socket::socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    if address.is_ipv6() {
+        socket::setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(UdpSocket::from(socket))
 }
 
 /// A socket that anybody may send to, in the place of one that nobody listens to; and the lock beside it.
