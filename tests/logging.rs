@@ -329,6 +329,29 @@ fn told_to_end_it_does_not_wait_for_ever_for_the_end_of_a_line() {
 }
 
 #[test]
+fn told_to_end_it_reads_no_line_beyond_the_limit() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("d");
+    let errors = scratch.path("errors");
+    let (mut reader, writer) = pipe().unwrap();
+    let mut command = program("s6-log");
+    command.args(["-t0", "-l48"]).arg(&dir).stdin(reader.try_clone().unwrap()).stderr(File::create(&errors).unwrap());
+    let mut logger = Background::start(&mut command);
+    (&writer).write_all(b"full\nbeg").unwrap();
+    until("the first line is there", || dir.exists() && text(dir.join("current")) == "full\n");
+    logger.signal(SIGTERM);
+    let long = "x".repeat(100);
+    (&writer).write_all(long.as_bytes()).unwrap();
+    assert_eq!(logger.code(), 0);
+    drop(writer);
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).unwrap();
+    assert_eq!(text(dir.join("current")), format!("full\nbeg{}\n", "x".repeat(46)));
+    assert_eq!(rest.len(), 54);
+    assert!(text(errors).starts_with("s6-log: warning: "));
+}
+
+#[test]
 fn standard_input_and_output_are_left_as_they_were() {
     let (reader, writer) = pipe().unwrap();
     let (_, out) = pipe().unwrap();

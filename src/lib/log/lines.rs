@@ -177,10 +177,17 @@ impl<'a> Lines<'a> {
         self.done < self.buffer.bytes().len()
     }
 
-    /// Ends the line that has no end. Nothing may be read any more.
+    /// Whether what was begun is longer than a line may be, and the last byte that was read does not end it.
+    pub fn is_too_long(&self) -> bool {
+        let line = &self.buffer.bytes()[self.done..];
+        line.len() > self.limit && !matches!(line.last(), Some(b'\n' | b'\0'))
+    }
+
+    /// Ends the line that has no end, which is not split. Nothing may be read any more.
     pub fn end(&mut self) {
         if self.has_partial() {
             self.buffer.push(b'\n');
+            self.limit = usize::MAX;
         }
     }
 

@@ -275,6 +275,12 @@ impl<'a> Logger<'a> {
         };
         match got {
             Ok(0) => self.end_input(),
+            Ok(_) if matches!(self.input, Input::LastLine(_)) && self.lines.is_too_long() => {
+                if self.settings.verbosity > 0 {
+                    warn!("the last line is longer than the limit, its rest is left unread");
+                }
+                self.end_input();
+            }
             Ok(bytes) => {
                 let had_lines = self.put_away();
                 let is_large = self.lines.is_large() || self.outlets().any(|outlet| outlet.is_large());
