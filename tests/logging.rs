@@ -329,6 +329,33 @@ fn told_to_end_it_does_not_wait_for_ever_for_the_end_of_a_line() {
 }
 
 #[test]
+fn alerts_wait_where_standard_error_is_also_standard_output() {
+    let (mut reader, writer) = pipe().unwrap();
+    s6::sys::fd::set_nonblocking(&writer, true).unwrap();
+    let mut full = 0;
+    while let Ok(bytes) = (&writer).write(&[b'.'; 4096]) {
+        full += bytes;
+    }
+    s6::sys::fd::set_nonblocking(&writer, false).unwrap();
+    let scratch = Scratch::new();
+    let mut command = program("s6-log");
+    command.args(["1", "2"]).stdin(File::open(scratch.write("input", "one\ntwo\n")).unwrap());
+    command.stdout(writer.try_clone().unwrap()).stderr(writer);
+    let mut logger = Background::start(&mut command);
+    drop(command);
+    let stat = format!("/proc/{}/stat", logger.pid());
+    until("it waits for room in the pipe", || text(&stat).contains("(s6-log) S "));
+    let mut all = vec![0; full];
+    reader.read_exact(&mut all).unwrap();
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    assert_eq!(logger.code(), 0);
+    let mut said: Vec<&str> = said.lines().collect();
+    said.sort_unstable();
+    assert_eq!(said, ["one", "s6-log: alert: one", "s6-log: alert: two", "two"]);
+}
+
+#[test]
 fn told_to_end_it_reads_no_line_beyond_the_limit() {
     let scratch = Scratch::new();
     let dir = scratch.path("d");
