@@ -190,8 +190,10 @@ fn the_descriptor_is_named_by_a_file() {
     for name in ["s6-notify-fd-from-socket", "s6-notify-socket-from-fd", "s6-notifyoncheck"] {
         assert_eq!(run::<&str>(name, &[]).code, 100);
         assert_eq!(run(name, &["--bogus", "true"]).code, 100);
+        assert_eq!(run(name, &["-D", "true"]).code, 100);
         assert_eq!(run(name, &["-t", "soon", "-3", "2", "true"]).code, 100);
     }
+    assert_eq!(run("s6-notify-fd-from-socket", &["-d", "true"]).code, 100, "only --doublefork says it");
 }
 
 // ---- real daemons that tell systemd

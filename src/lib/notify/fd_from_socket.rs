@@ -21,7 +21,10 @@ pub const PROGRAM: Program = Program {
     run,
 };
 
-const LONG: &[Long] = &[("no-doublefork", 'f'), ("doublefork", '\0'), ("notification-fd", '3'), ("timeout", 't')];
+/// What only a long option says.
+const DOUBLEFORK: char = '\u{100}';
+
+const LONG: &[Long] = &[("no-doublefork", 'f'), ("doublefork", DOUBLEFORK), ("notification-fd", '3'), ("timeout", 't')];
 
 /// Bytes of a datagram that are looked at.
 const MOST: usize = 8191;
@@ -34,7 +37,7 @@ fn run(args: Args) -> Result<Exit, Die> {
     while let Some((letter, value)) = options.next()? {
         match letter {
             'f' => parent = Parent::Maker,
-            '\0' => parent = Parent::Nobody,
+            DOUBLEFORK => parent = Parent::Nobody,
             '3' => notification = Some(value),
             't' => limit = value.limit()?,
             _ => return Err(options.unknown(letter)),

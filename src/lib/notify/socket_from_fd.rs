@@ -22,10 +22,13 @@ pub const PROGRAM: Program = Program {
     run,
 };
 
+/// What only a long option says.
+const DOUBLEFORK: char = '\u{100}';
+
 const LONG: &[Long] = &[
     ("notification-fd", 'd'),
     ("no-doublefork", 'f'),
-    ("doublefork", '\0'),
+    ("doublefork", DOUBLEFORK),
     ("timeout", 't'),
     ("keep-environment", 'k'),
 ];
@@ -43,7 +46,7 @@ fn run(args: Args) -> Result<Exit, Die> {
         match letter {
             'd' => number = value.u32()?,
             'f' => parent = Parent::Maker,
-            '\0' => parent = Parent::Nobody,
+            DOUBLEFORK => parent = Parent::Nobody,
             't' => limit = value.limit()?,
             'k' => keep = true,
             _ => return Err(options.unknown(letter)),
