@@ -205,13 +205,40 @@ fn losing_its_directories_does_not_end_it() {
 fn fifos_of_dead_subscribers_are_removed_at_the_start() {
     let service = Service::sleeper();
     std::fs::create_dir(service.path("event")).unwrap();
-    for n in 0..500 {
-        let fifo = service.path(&format!("event/ftrig1:@4000000065{:014x}:abcdef", n));
+    let names = (0..500).map(|n| format!("ftrig1:@4000000065{n:014x}:abcdef"));
+    for name in names.chain(["ftrig1-that-nobody-sends-any-letter-to--".into()]) {
+        let fifo = service.path(&format!("event/{}", &name[..39]));
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o622)).unwrap();
     }
     let mut s = service.supervise();
     s.listener.expect("su");
     assert_eq!(std::fs::read_dir(s.service.path("event")).unwrap().count(), 1, "only the listener's");
+}
+
+#[test]
+fn a_clock_that_jumps_changes_stamps_and_nothing_else() {
+    let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+    if !std::path::Path::new(library).exists() {
+        eprintln!("skipped: no libfaketime");
+        return;
+    }
+    let service = Service::new("echo >&5; exec env -u LD_PRELOAD sleep 1000").file("notification-fd", "5");
+    service.scratch.write("clock", "+0");
+    let mut supervise = program("s6-supervise");
+    supervise.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", service.scratch.path("clock"));
+    supervise.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let mut s = service.supervise_with(&mut supervise);
+    s.listener.expect("suU");
+    let began = s.status().stamp;
+    let mut letters = String::from("suU");
+    for (jump, is_later) in [("-1d", false), ("+2d", true), ("-9000d", false), ("+9000d", true)] {
+        let pid = s.wait("the service is ready", |status| status.is_up() && status.ready).pid;
+        std::fs::write(s.service.scratch.path("clock"), jump).unwrap();
+        kill(pid as i32, 9);
+        letters += "dDuU";
+        s.listener.expect(&letters);
+        assert_eq!(s.status().stamp > began, is_later, "{jump}");
+    }
 }
 
 #[test]

@@ -95,6 +95,11 @@ impl Shell {
         fifodir::ignore_vanishing_readers();
         signal::trap(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGINT])
             .or_die("trap", "signals")?;
+        if held.event_is_old
+            && let Err(errno) = fifodir::clean(c"event")
+        {
+            warn!(errno => "unable to clean event");
+        }
         tally::clear(TALLY_FILE).or_die("empty", TALLY_FILE)?;
         notification::begin();
         let core = Core::new(!files::exists(c"down"), Tai64n::now());
@@ -114,7 +119,6 @@ impl Shell {
             stale: None,
             left: false,
         };
-        // Takes away the fifos of those who have gone, too.
         shell.notify("s");
         Ok(shell)
     }

@@ -24,6 +24,8 @@ pub struct Held {
     pub control: OwnedFd,
     /// The same fifo for writing, so that the reader never sees end of file.
     _writer: OwnedFd,
+    /// `event` was there before, and what it held with it.
+    pub event_is_old: bool,
 }
 
 /// Makes `event` and `supervise`, takes the lock, opens the control fifo. Modes do not depend on the umask, and
@@ -37,13 +39,14 @@ pub fn prepare() -> Result<Held, Die> {
 }
 
 fn prepare_directories() -> Result<Held, Die> {
-    if let Some(made) = make_directory(c"event")? {
-        fifodir::set_access(&made, Access::Group(Gid::effective())).or_die("set the access of", &made)?;
+    let made = make_directory(c"event")?;
+    if let Some(event) = &made {
+        fifodir::set_access(event, Access::Group(Gid::effective())).or_die("set the access of", event)?;
     }
     make_directory(c"supervise")?;
     let held = lock_file(c"supervise/lock", 0o644)?;
     let (control, writer) = control_fifo(c"supervise/control")?;
-    Ok(Held { _lock: held, control, _writer: writer })
+    Ok(Held { _lock: held, control, _writer: writer, event_is_old: made.is_none() })
 }
 
 /// Opens and locks a lock file; somebody else's lock is exit code 100.
