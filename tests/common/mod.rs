@@ -121,8 +121,9 @@ impl Drop for Background {
     }
 }
 
-/// Sends a signal.
+/// Sends a signal to a process. None has the number 0: that would be this test and all its relatives.
 pub fn kill(pid: i32, signal: i32) {
+    assert!(pid > 0, "a signal for process {pid}");
     s6::sys::signal::kill(s6::sys::Pid::from_raw(pid), signal).ok();
 }
 
