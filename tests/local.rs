@@ -293,6 +293,25 @@ fn a_handler_that_cannot_be_run_costs_a_warning() {
 }
 
 #[test]
+fn a_server_that_nobody_asks_whether_it_is_ready_serves() {
+    let scratch = Scratch::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let errors = std::fs::File::create(scratch.path("err")).unwrap();
+    let mut command = program("s6-ipcserver");
+    command.args(["-1", "s", "echo", "hello"]).current_dir(scratch.path(""));
+    let server = Background::start(command.stdin(Stdio::null()).stdout(writer).stderr(errors));
+    let mut client = eventually("it listens", || UnixStream::connect(scratch.path("s")).ok());
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(read_all(&mut client), "hello\n");
+    assert_eq!(
+        text(scratch.path("err")),
+        "s6-ipcserverd: warning: unable to write the readiness newline: Broken pipe\n"
+    );
+    drop(server);
+}
+
+#[test]
 fn a_server_refuses_what_is_no_listening_socket() {
     let serverd = |input: Stdio| {
         let output = program("s6-ipcserverd").arg("true").stdin(input).stdout(Stdio::null()).output().unwrap();

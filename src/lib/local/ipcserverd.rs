@@ -163,8 +163,8 @@ impl Server {
             signal::trap(&[SIGCHLD, SIGTERM, SIGHUP, SIGQUIT, SIGABRT])?;
             fd::open_missing_standard()?;
             let null = fd::open_file(c"/dev/null", OFlag::O_RDWR, 0)?;
-            if notify {
-                fd::write_all(fd::STDOUT, b"\n")?;
+            if notify && let Err(errno) = fd::write_all(fd::STDOUT, b"\n") {
+                self.warn(errno, "unable to write the readiness newline");
             }
             // In place of closing it: no connection lands on the number of a standard descriptor.
             fd::install(null.as_fd(), 1)
