@@ -889,6 +889,13 @@ fn sv_commands_wait_and_tell_and_count_what_failed() {
     assert_eq!(sv(&["check", "one"]).code, 0);
     assert_eq!(sv(&["up", "one", "none", "none either"]).code, 2);
     until("it is up", || place.status("one").is_up());
+    for letter in ["1", "2"] {
+        let told = sv(&["-v", letter, "one"]);
+        assert!(told.out.starts_with(&format!("{}: ", dir.display())), "{letter} {told:?}");
+    }
+    for (word, warnings) in [("up", 0), ("force-stop", 1), ("D", 1), ("x", 1), ("E", 2), ("force-shutdown", 2)] {
+        assert_eq!(sv(&[word, "none"]).err.matches("s6-alias-sv: warning: ").count(), warnings, "{word}");
+    }
     assert_eq!((sv(&["bogus", "one"]).code, sv(&["-w", "x", "up", "one"]).code, sv(&["up"]).code), (100, 100, 100));
 }
 
@@ -918,6 +925,7 @@ fn chpst_changes_what_it_is_told_to() {
                 s6-softlimit -o 50 -- s6-alias-chpst -0 -b other -- sh -c ";
     assert!(outcome.err.starts_with(line), "{}", outcome.err);
     assert_eq!(chpst(&["-b", "login-name", "sh", "-c", "echo $0"]).out, "login-name\n");
+    assert_eq!((chpst(&["-v"]).code, chpst(&["-n", "0", "--"]).code, chpst(&["-b", "name"]).code), (0, 0, 100));
     assert_eq!((chpst(&[]).code, chpst(&["-P"]).code, chpst(&["-u", "no-such-user-x", "true"]).code), (0, 100, 100));
     assert_eq!((chpst(&["./none"]).code, chpst(&["-m", "x", "true"]).code), (127, 100));
 }

@@ -74,15 +74,15 @@ fn run(args: Args) -> Result<Exit, Die> {
         }
     }
     let program = options.operands();
-    if program.is_empty() {
-        return if args.operands().is_empty() { Ok(error::OK) } else { Err(Die::usage()) };
-    }
     // A new root needs rights that a new identity gives up, so then the last link does both.
     last.identity = identity.take_if(|_| last.root.is_some());
     let mut line = CommandLine::default();
     chain.add_to(&mut line, identity.as_ref());
     let alone = line.is_empty();
     last.add_to(&mut line);
+    if program.is_empty() {
+        return if line.is_empty() { Ok(error::OK) } else { Err(Die::usage()) };
+    }
     line.words(program);
     if verbose {
         info!("executing the following command line: ", line.text());

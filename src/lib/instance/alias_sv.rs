@@ -46,22 +46,22 @@ struct Command {
     steps: &'static [Step],
     /// What `-v` makes of it: it waits, and shows the status.
     verbose: &'static [Step],
-    warning: Option<&'static str>,
+    warnings: &'static [&'static str],
 }
 
 /// A command of one word, of which any beginning will do.
 const fn word(name: &'static str, steps: &'static [Step], verbose: &'static [Step]) -> Command {
-    Command { name, may_be_short: true, steps, verbose, warning: None }
+    Command { name, may_be_short: true, steps, verbose, warnings: &[] }
 }
 
 /// A letter, or a word of the LSB, which always waits and shows the status.
-const fn whole(name: &'static str, steps: &'static [Step], warning: Option<&'static str>) -> Command {
-    Command { name, may_be_short: false, steps, verbose: steps, warning }
+const fn whole(name: &'static str, steps: &'static [Step], warnings: &'static [&'static str]) -> Command {
+    Command { name, may_be_short: false, steps, verbose: steps, warnings }
 }
 
-const NO_LOGGER: Option<&str> = Some("the logger of the service, if any, is not told to end");
-const NO_FORCE: Option<&str> = Some("force has no meaning: a service that must be killed has a file timeout-kill");
-const LETTER: Option<&str> = Some("this command is taken as the one that is nearest to it");
+const NO_LOGGER: &str = "the logger of the service, if any, is not told to end";
+const NO_FORCE: &str = "force has no meaning: a service that must be killed has a file timeout-kill";
+const LETTER: &str = "this command is taken as the one that is nearest to it";
 
 // A restart is waited for by -wR: -wU would be content with the state before it.
 const START: &[Step] = &[SendAndWait("-wU", "-u"), Step::Status];
@@ -85,26 +85,26 @@ const COMMANDS: &[Command] = &[
     word("quit", &[Send("-q")], &[Send("-q"), Step::Status]),
     word("kill", &[Send("-k")], &[Send("-k"), Step::Status]),
     word("term", &[Send("-t")], &[SendAndWait("-wR", "-r"), Step::Status]),
-    Command { warning: NO_LOGGER, ..word("exit", EXIT, SHUTDOWN) },
+    Command { warnings: &[NO_LOGGER], ..word("exit", EXIT, SHUTDOWN) },
     word("status", STATUS, STATUS),
-    whole("1", &[Send("-1")], None),
-    whole("2", &[Send("-2")], None),
-    Command { may_be_short: false, warning: NO_LOGGER, ..word("x", EXIT, SHUTDOWN) },
-    Command { may_be_short: false, warning: LETTER, ..word("D", &[Send("-d")], STOP) },
-    Command { may_be_short: false, warning: LETTER, ..word("E", EXIT, SHUTDOWN) },
-    Command { may_be_short: false, warning: LETTER, ..word("X", EXIT, SHUTDOWN) },
-    whole("T", TRY_RESTART, LETTER),
-    whole("start", START, None),
-    whole("stop", STOP, None),
-    whole("restart", RESTART, None),
-    whole("reload", RELOAD, None),
-    whole("try-restart", TRY_RESTART, None),
-    whole("shutdown", SHUTDOWN, NO_LOGGER),
-    whole("check", &[Check, Step::Status], None),
-    whole("force-reload", RELOAD, NO_FORCE),
-    whole("force-restart", RESTART, NO_FORCE),
-    whole("force-shutdown", SHUTDOWN, NO_FORCE),
-    whole("force-stop", STOP, NO_FORCE),
+    Command { may_be_short: false, ..word("1", &[Send("-1")], &[Send("-1"), Step::Status]) },
+    Command { may_be_short: false, ..word("2", &[Send("-2")], &[Send("-2"), Step::Status]) },
+    Command { may_be_short: false, warnings: &[NO_LOGGER], ..word("x", EXIT, SHUTDOWN) },
+    Command { may_be_short: false, warnings: &[LETTER], ..word("D", &[Send("-d")], STOP) },
+    Command { may_be_short: false, warnings: &[LETTER, NO_LOGGER], ..word("E", EXIT, SHUTDOWN) },
+    Command { may_be_short: false, warnings: &[LETTER, NO_LOGGER], ..word("X", EXIT, SHUTDOWN) },
+    whole("T", TRY_RESTART, &[LETTER]),
+    whole("start", START, &[]),
+    whole("stop", STOP, &[]),
+    whole("restart", RESTART, &[]),
+    whole("reload", RELOAD, &[]),
+    whole("try-restart", TRY_RESTART, &[]),
+    whole("shutdown", SHUTDOWN, &[NO_LOGGER]),
+    whole("check", &[Check, Step::Status], &[]),
+    whole("force-reload", RELOAD, &[NO_FORCE]),
+    whole("force-restart", RESTART, &[NO_FORCE]),
+    whole("force-shutdown", SHUTDOWN, &[NO_FORCE, NO_LOGGER]),
+    whole("force-stop", STOP, &[NO_FORCE]),
 ];
 
 fn find(word: &[u8]) -> Option<&'static Command> {
@@ -127,8 +127,8 @@ fn run(args: Args) -> Result<Exit, Die> {
     let operands = options.operands();
     let (Some(name), Some(_)) = (operands.get(0), operands.get(1)) else { return Err(Die::usage()) };
     let command = find(name.to_bytes()).ok_or_else(|| die!(USAGE, "unknown command: ", name))?;
-    if let Some(warning) = command.warning {
-        warn!(name, ": ", warning);
+    for warning in command.warnings {
+        warn!(name, ": ", *warning);
     }
     // No limit is what 0 means to the programs that wait.
     let milliseconds = seconds.saturating_mul(1000).max(1);
