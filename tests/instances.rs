@@ -222,7 +222,15 @@ fn what_cannot_be_linked_is_refused_before_anything_is_made() {
     place.scratch.write("bad-log/log", "");
     place.service("empty-log", SLEEP);
     std::fs::create_dir(place.scratch.path("empty-log/log")).unwrap();
-    for (name, code) in [("none", 111), ("empty", 111), ("plain", 100), ("bad-log", 100), ("empty-log", 111)] {
+    place.scratch.write("empty-with-bad-log/log", "");
+    for (name, code) in [
+        ("none", 111),
+        ("empty", 111),
+        ("plain", 100),
+        ("bad-log", 100),
+        ("empty-log", 111),
+        ("empty-with-bad-log", 111),
+    ] {
         assert_eq!(place.link(&["-D"], name).code, code, "{name}");
     }
     for name in ["", ".hidden", "/absolute"] {
@@ -824,6 +832,23 @@ fn permissions_are_set_and_told_in_the_words_of_debian() {
             assert_eq!(finish(theirs.arg("service").current_dir(scratch.path(""))).out, ours.out, "{options:?}");
         }
     }
+}
+
+#[test]
+fn a_name_that_is_not_there_is_unlinked_by_anybody() {
+    assert_eq!(run("s6-svunlink", &["", "name"]), Outcome::default());
+    if !is_root() {
+        return skip("a directory that this user may not change needs root");
+    }
+    let scratch = Scratch::new();
+    let bin = for_everyone(&scratch, &["s6-svunlink"]);
+    std::fs::create_dir(scratch.path("scan")).unwrap();
+    symlink("somewhere", scratch.path("scan/one")).unwrap();
+    let unlink = |name: &str| {
+        finish(Command::new(bin.join("s6-svunlink")).arg(scratch.path("scan")).arg(name).uid(NOBODY).gid(NOBODY)).code
+    };
+    assert_eq!((unlink("none"), unlink("one")), (0, 111));
+    assert!(scratch.path("scan/one").is_symlink());
 }
 
 #[test]

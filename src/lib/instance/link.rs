@@ -105,19 +105,24 @@ pub struct Service {
 impl Service {
     /// The directories, if each can be run.
     pub fn examine(dir: &CStr) -> Result<Service, Die> {
+        let can_be_run = |dir: &CStr| {
+            let run = files::path(dir, "run");
+            match stat(run.as_c_str()).or_die("look at", &run)?.st_mode & 0o100 {
+                0 => Err(die!(USAGE, run, " is not executable")),
+                _ => Ok(()),
+            }
+        };
         let log = files::path(dir, "log");
         let mut dirs = vec![dir.to_owned()];
+        can_be_run(dir)?;
         match stat(log.as_c_str()) {
-            Ok(found) if found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() => dirs.push(log),
+            Ok(found) if found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() => {
+                can_be_run(&log)?;
+                dirs.push(log);
+            }
             Ok(_) => return Err(die!(USAGE, log, " is not a directory")),
             Err(Errno::ENOENT) => {}
             failure => failure.or_die("look at", &log).map(drop)?,
-        }
-        for dir in &dirs {
-            let run = files::path(dir, "run");
-            if stat(run.as_c_str()).or_die("look at", &run)?.st_mode & 0o100 == 0 {
-                return Err(die!(USAGE, run, " is not executable"));
-            }
         }
         Ok(Service { dirs })
     }

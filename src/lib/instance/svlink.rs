@@ -27,10 +27,13 @@ fn run(args: Args) -> Result<Exit, Die> {
     let operands = options.operands();
     let (Some(scandir), Some(service_dir)) = (operands.get(0), operands.get(1)) else { return Err(Die::usage()) };
     let name = operands.get(2).map_or_else(|| base_name(service_dir), CStr::to_owned);
-    check_operands(scandir, &name)?;
+    if scandir.is_empty() {
+        return Err(die!(USAGE, "invalid scan directory"));
+    }
     if service_dir.is_empty() {
         return Err(die!(USAGE, "invalid service directory"));
     }
+    check_name(&name)?;
     link::check_scanner(scandir)?;
     let service = Service::examine(service_dir)?;
     let target = match service_dir.to_bytes() {
@@ -44,11 +47,8 @@ fn run(args: Args) -> Result<Exit, Die> {
     Ok(error::OK)
 }
 
-/// Refuses an empty scan directory, and a name that a scanner would not see or that leads elsewhere.
-pub(super) fn check_operands(scandir: &CStr, name: &CStr) -> Result<(), Die> {
-    if scandir.is_empty() {
-        return Err(die!(USAGE, "invalid scan directory"));
-    }
+/// Refuses a name that a scanner would not see or that leads elsewhere.
+pub(super) fn check_name(name: &CStr) -> Result<(), Die> {
     match name.to_bytes() {
         [] | [b'.' | b'/', ..] => Err(die!(USAGE, "invalid service name: ", name)),
         _ => Ok(()),
