@@ -599,6 +599,8 @@ fn a_maker_that_fails_leaves_nothing() {
     assert_eq!(maker(&["-L", "/log", "none", "made"]), 111);
     scratch.script("template/run", "");
     assert_eq!(maker(&["template", "template"]), 111);
+    assert_eq!(maker(&["template", "template/inside"]), 111);
+    assert_eq!(entries(&scratch.path("template")), ["run"]);
     scratch.write("sources/log/file", "");
     assert_eq!(maker(&["-r", "service/log", "-L", "/log", "template", "sources"]), 111);
     assert_eq!(

@@ -9,39 +9,46 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat, mknodat, umask};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat, mknodat, stat, umask};
 use nix::unistd::{Gid, Uid, fchown, fchownat, mkdir, symlinkat};
 
-use crate::error::{Die, OrDie};
+use crate::die;
+use crate::error::{Die, OrDie, SYSTEM};
 use crate::events::fifodir::join;
 use crate::sys::{Errno, dir, fd};
 
 /// Copies a directory and all that is in it: hidden files, links as links, fifos, modes; owners where permitted.
 ///
-/// `to` must not exist. After an error it may exist in part.
+/// `to` must not exist, nor be made inside `from`, where a copy would have to have itself in it. After an error it may
+/// exist in part.
 pub fn copy(from: &CStr, to: &CStr) -> Result<(), Die> {
     let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     let source = fd::open_file(from, directory, 0).or_die("open", from)?;
     mkdir(to, Mode::S_IRWXU).or_die("make", to)?;
     let target = fd::open_file(to, directory | OFlag::O_NOFOLLOW, 0).or_die("open", to)?;
+    let whole = fstat(&target).or_die("look at", to)?;
     let before = umask(Mode::empty());
-    let copied = copy_directory(source.as_fd(), target.as_fd(), from);
+    let copied = copy_directory(source.as_fd(), target.as_fd(), from, &whole);
     umask(before);
     copied
 }
 
-fn copy_directory(source: BorrowedFd<'_>, target: BorrowedFd<'_>, path: &CStr) -> Result<(), Die> {
+/// Copies one directory into another; `whole` is where all of the copy is.
+fn copy_directory(source: BorrowedFd<'_>, target: BorrowedFd<'_>, path: &CStr, whole: &FileStat) -> Result<(), Die> {
     for name in dir::names_in(source).or_die("read", path)? {
         let path = join(path, &name);
         let stat = fstatat(source, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).or_die("look at", &path)?;
         if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR {
+            if (stat.st_dev, stat.st_ino) == (whole.st_dev, whole.st_ino) {
+                return Err(die!(SYSTEM, "unable to copy ", path, ": it is where the copy is made"));
+            }
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let open = |parent| openat(parent, name.as_c_str(), flags, Mode::empty());
             let source = open(source).or_die("open", &path)?;
             let target = mkdirat(target, name.as_c_str(), Mode::S_IRWXU)
                 .and_then(|()| open(target))
                 .or_die("make a copy of", &path)?;
-            copy_directory(source.as_fd(), target.as_fd(), &path)?;
+            copy_directory(source.as_fd(), target.as_fd(), &path, whole)?;
         } else {
             copy_entry(source, target, &name, &stat).or_die("copy", &path)?;
         }
@@ -108,7 +115,7 @@ pub fn remove(path: &CStr) -> Result<(), Errno> {
 }
 
 /// Makes a directory, and those above it that are not there, each with this mode. Those that are there are left as
-/// they are.
+/// they are. Anything else in the place of one is ENOTDIR.
 pub fn make_with_parents(path: &CStr, mode: u32) -> Result<(), Errno> {
     let bytes = path.to_bytes();
     let ends = (1..bytes.len()).filter(|&i| bytes[i] == b'/' && bytes[i - 1] != b'/').chain([bytes.len()]);
@@ -118,7 +125,8 @@ pub fn make_with_parents(path: &CStr, mode: u32) -> Result<(), Errno> {
             failure => return failure,
         }
     }
-    Ok(())
+    let is_directory = stat(path)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
+    if is_directory { Ok(()) } else { Err(Errno::ENOTDIR) }
 }
 
 /// The system's reason for a failure of the standard library.
