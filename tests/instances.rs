@@ -736,7 +736,7 @@ fn user_trees_of_nobody_are_refused() {
         &["-r", "service", "bob", "/log", "dir"],
         &["bob", "/log"],
     ] {
-        assert_eq!(run("s6-usertree-maker", args).code, 100, "{args:?}");
+        assert_eq!(finish(without_execline("s6-usertree-maker").args(args)).code, 100, "{args:?}");
     }
     let scratch = Scratch::new();
     let made = finish(without_execline("s6-usertree-maker").args(["no-such-user", "/log"]).arg(scratch.path("tree")));
@@ -745,9 +745,79 @@ fn user_trees_of_nobody_are_refused() {
     assert_eq!((outcome.code, outcome.out.as_str()), (111, "run: fatal: no home directory for no-such-user\n"));
 }
 
+#[test]
+fn in_the_language_of_execline_any_name_can_be_quoted() {
+    let scratch = Scratch::new();
+    scratch.script("fake/execlineb", "");
+    let maker = |args: &[&str]| {
+        let mut maker = program("s6-usertree-maker");
+        finish(maker.env("PATH", scratch.path("fake")).args(args).current_dir(scratch.path("")))
+    };
+    assert_eq!(maker(&["-E", "/e", "-e", "A=B", "bob", "/log", "none"]).code, 100);
+    assert_eq!(maker(&["-E", "/e", "-e", "1\"A", "a \"b\\", "/log", "tree"]).code, 0);
+    let script = text(scratch.path("tree/run"));
+    for line in [
+        r#"export USER "a \"b\\""#,
+        r#"s6-envuidgid -i -- "a \"b\\""#,
+        r#"backtick -in HOME { homeof "a \"b\\" }"#,
+        r#"  importas -D "" -- "1\"A" "1\"A""#,
+        r#"export "1\"A" ${"1\"A"}"#,
+    ] {
+        assert!(script.lines().any(|other| other == line), "{line}: {script}");
+    }
+}
+
+#[test]
+fn the_logger_of_a_tree_is_in_execline_where_it_is_installed_and_for_sh_elsewhere() {
+    let scratch = Scratch::new();
+    scratch.script("fake/execlineb", "");
+    scratch.script("fake/s6-svscan", "#!/bin/sh\n");
+    scratch.script("other/s6-svscan", "#!/bin/sh\n");
+    let user = if is_root() { Some("daemon") } else { None };
+    for (path, words) in [
+        (
+            "fake",
+            [
+                format!("#!{} -s1\nfdmove -c 1 2\nredirfd -rnb 0 fifo\n", scratch.path("fake/execlineb").display()),
+                user.map_or_else(String::new, |user| format!("s6-setuidgid \"{user}\"\n")),
+                format!("exec -c\ns6-log -bpd3 -- T \"pa b\" \"{}\"\n", scratch.path("lo gs").display()),
+            ],
+        ),
+        (
+            "other",
+            [
+                "#!/bin/sh\nexec 1>&2\nexec 4<>fifo 0<fifo 4>&-\nexec ".to_owned(),
+                user.map_or_else(String::new, |user| format!("s6-setuidgid {user} ")),
+                format!("env -i \"$(command -v s6-log)\" -bpd3 -- T 'pa b' '{}'\n", scratch.path("lo gs").display()),
+            ],
+        ),
+    ] {
+        let mut boot = program("s6-svscanboot");
+        boot.args(["-D", "lo gs", "-o", "T \"pa b\""]).args(user.map(|user| format!("-l{user}"))).arg("scan");
+        let outcome = finish(boot.env("PATH", scratch.path(path)).current_dir(scratch.path("")));
+        assert_eq!(outcome, Outcome::default());
+        assert_eq!(text(scratch.path("scan/s6-svscan-log/run")), words.concat());
+    }
+}
+
 /// The catch-all logger of a tree, from the first line to the last.
 #[test]
 fn a_booted_tree_logs_what_has_no_logger() {
+    log_what_has_no_logger(None);
+}
+
+#[test]
+fn a_booted_tree_needs_no_execline() {
+    let tools = Scratch::new();
+    for tool in ["env", "sleep"] {
+        let found = Command::new("/bin/sh").args(["-c", &format!("command -v {tool}")]).output().unwrap();
+        symlink(String::from_utf8(found.stdout).unwrap().trim_end(), tools.path(tool)).unwrap();
+    }
+    log_what_has_no_logger(Some(tools.path("")));
+}
+
+/// With `path`, nothing is in PATH but that and the suite.
+fn log_what_has_no_logger(path: Option<PathBuf>) {
     let scratch = Scratch::new();
     std::fs::create_dir(scratch.path("scan")).unwrap();
     scratch.script("scan/talker/run", "#!/bin/sh\necho one line >&2\nexec sleep 1000\n");
@@ -755,6 +825,9 @@ fn a_booted_tree_logs_what_has_no_logger() {
     let console = std::fs::File::create(scratch.path("console")).unwrap();
     let mut boot = program("s6-svscanboot");
     boot.arg("-D").arg(&logs).args(["-m", "0700", "-o", "s100000 n3 \"plog entry:\""]).arg(scratch.path("scan"));
+    if let Some(path) = path {
+        boot.env("PATH", format!("{}:{}", common::bin_dir().display(), path.display()));
+    }
     let mut tree = Background::start(boot.stdin(Stdio::null()).stderr(console));
     let pid = tree.pid();
     until("the line is logged", || text(logs.join("current")) == "log entry: one line\n");
@@ -782,6 +855,7 @@ fn a_boot_that_cannot_be_leaves_the_old_logger_alone() {
         (&["-u", "scan"], 100),
         (&["-l", "no-such-user-x", "-D", "logs", "scan"], if is_root() { 111 } else { 0 }),
         (&["-c", "none/console", "-D", "logs", "scan"], 111),
+        (&["-D", "scan/s6-svscan-log/run", "scan"], 111),
         (&[], 100),
     ] {
         if code != 0 {
@@ -789,6 +863,7 @@ fn a_boot_that_cannot_be_leaves_the_old_logger_alone() {
         }
     }
     assert_eq!(text(scratch.path("scan/s6-svscan-log/run")), "old");
+    assert_eq!(mode(scratch.path("scan/s6-svscan-log/run")) & 0o111, 0);
     // The message of a failed execution does not go down the fifo.
     let mut boot = Command::new(common::bin_dir().join("s6-svscanboot"));
     let outcome = finish(boot.args(["-D", "logs", "scan"]).current_dir(scratch.path("")).env("PATH", "/nonexistent"));

@@ -11,6 +11,7 @@ use nix::unistd::{Gid, Uid, chown, mkfifo};
 use crate::cli::{Args, CommandLine, Long, Options, Value};
 use crate::error::{Die, Exit, OrDie, Program, SYSTEM, USAGE};
 use crate::events::fifodir::{chmod, join};
+use crate::instance::execline::Script;
 use crate::instance::maker::Line;
 use crate::instance::tree;
 use crate::servicedir::files;
@@ -51,7 +52,8 @@ struct Boot {
     log_dir: Option<Vec<u8>>,
     log_mode: u32,
     log_user: Option<Vec<u8>>,
-    directives: Vec<Vec<u8>>,
+    /// Directives, as they are written in a script.
+    log_options: Vec<u8>,
     notification_fd: Option<RawFd>,
     services_most: Option<u32>,
     name_most: Option<u32>,
@@ -66,7 +68,7 @@ fn run(args: Args) -> Result<Exit, Die> {
         log_dir: None,
         log_mode: 0o2750,
         log_user: None,
-        directives: vec![b"t".to_vec()],
+        log_options: b"t".to_vec(),
         notification_fd: None,
         services_most: None,
         name_most: None,
@@ -90,7 +92,10 @@ impl Boot {
             'D' => self.log_dir = Some(value.into_bytes()),
             'm' => self.log_mode = text::parse_octal(value.bytes()).ok_or_else(|| invalid("mode"))? & 0o7777,
             'l' => self.log_user = Some(value.into_bytes()),
-            'o' => self.directives = split_words(value.bytes()).ok_or_else(|| invalid("log options"))?,
+            'o' => {
+                split_words(value.bytes()).ok_or_else(|| invalid("log options"))?;
+                self.log_options = value.into_bytes();
+            }
             'd' => {
                 let number = number("notification fd")?;
                 let fd = RawFd::try_from(number).ok().filter(|&fd| fd >= 3);
@@ -173,14 +178,30 @@ impl Boot {
         tree::real_path(path).or_die("find the path of", path)
     }
 
-    /// The logger's script. A shell waits for a writer when it opens a fifo for reading; its own, open for a moment,
-    /// is one.
+    /// The logger's script.
     fn script(&self, user: Option<&User>, log_dir: &CStr) -> Vec<u8> {
+        match Script::begin("-s1") {
+            Some(script) => self.execline_script(script, user, log_dir),
+            None => self.shell_script(user, log_dir),
+        }
+    }
+
+    fn execline_script(&self, mut script: Script, user: Option<&User>, log_dir: &CStr) -> Vec<u8> {
+        script.line("fdmove -c 1 2").line("redirfd -rnb 0 fifo");
+        if let Some(user) = user {
+            script.line_with("s6-setuidgid", &user.name);
+        }
+        script.line("exec -c").raw(b"s6-log -bpd3 -- ").raw(&self.log_options).raw(b" ");
+        script.quoted(log_dir.to_bytes()).raw(b"\n").text()
+    }
+
+    /// A shell waits for a writer when it opens a fifo for reading; its own, open for a moment, is one.
+    fn shell_script(&self, user: Option<&User>, log_dir: &CStr) -> Vec<u8> {
         let mut line = Line::exec();
         line.as_user(user.map(|user| user.name.as_slice())).words(&["env", "-i"]);
         line.raw(b"\"$(command -v s6-log)\"").words(&["-bpd3", "--"]);
-        for directive in &self.directives {
-            line.word(directive);
+        for directive in split_words(&self.log_options).unwrap_or_default() {
+            line.word(&directive);
         }
         line.word(log_dir.to_bytes());
         [b"#!/bin/sh\nexec 1>&2\nexec 4<>fifo 0<fifo 4>&-\n", &line.0[..], b"\n"].concat()

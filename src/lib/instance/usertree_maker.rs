@@ -29,7 +29,7 @@ struct Tree {
     path: Vec<u8>,
     env_dir: Option<Vec<u8>>,
     /// Variables from `env_dir` whose values may name those of the user.
-    variables: Vec<String>,
+    variables: Vec<Vec<u8>>,
 }
 
 fn run(args: Args) -> Result<Exit, Die> {
@@ -48,7 +48,10 @@ fn run(args: Args) -> Result<Exit, Die> {
             'd' => tree.scandir = value.into_bytes(),
             'p' => tree.path = value.into_bytes(),
             'E' => tree.env_dir = Some(value.into_bytes()),
-            'e' => tree.variables.push(shell_variable(value.bytes())?),
+            'e' if value.bytes().is_empty() || value.bytes().contains(&b'=') => {
+                return Err(invalid_variable(value.bytes()));
+            }
+            'e' => tree.variables.push(value.into_bytes()),
             'r' => rc = Some(RcNames::parse(value.bytes())?),
             _ if logger.take(letter, &value)? => {}
             _ => return Err(options.unknown(letter)),
@@ -59,9 +62,6 @@ fn run(args: Args) -> Result<Exit, Die> {
         return Err(Die::usage());
     };
     tree.user = user.to_bytes().to_vec();
-    if !is_account(&tree.user) {
-        return Err(die!(USAGE, "invalid user: ", user));
-    }
     if !tree.scandir.starts_with(b"/") && !tree.scandir.starts_with(b"${HOME}/") {
         return Err(die!(USAGE, "the scan directory must be an absolute path or begin with ${HOME}/"));
     }
@@ -73,17 +73,21 @@ fn run(args: Args) -> Result<Exit, Die> {
         return Err(die!(USAGE, "the logger needs a name in -r"));
     }
     let log_run = Some(logger.script(log_dir.to_bytes()));
-    Plan { dir, rc: rc.as_ref(), run: tree.script(), log_run }.carry_out(|_| Ok(()))?;
+    Plan { dir, rc: rc.as_ref(), run: tree.script()?, log_run }.carry_out(|_| Ok(()))?;
     Ok(error::OK)
 }
 
-/// A variable that a shell can handle.
-fn shell_variable(name: &[u8]) -> Result<String, Die> {
+fn invalid_variable(name: &[u8]) -> Die {
+    die!(USAGE, "invalid variable: ", name.escape_ascii().to_string())
+}
+
+/// The name of a variable that a shell can handle.
+fn shell_variable(name: &[u8]) -> Result<&str, Die> {
     let is_name = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
-    if name.iter().all(is_name) && name.first().is_some_and(|b| !b.is_ascii_digit()) {
-        return Ok(name.iter().map(|&b| char::from(b)).collect());
+    match str::from_utf8(name) {
+        Ok(text) if name.iter().all(is_name) && name.first().is_some_and(|b| !b.is_ascii_digit()) => Ok(text),
+        _ => Err(invalid_variable(name)),
     }
-    Err(die!(USAGE, "invalid variable: ", name.escape_ascii().to_string()))
 }
 
 /// Whether `~user` means somebody's home to a shell.
@@ -120,9 +124,9 @@ fn expand_function() -> String {
 
 impl Tree {
     /// The script that becomes the user and then its scanner.
-    fn script(&self) -> Vec<u8> {
+    fn script(&self) -> Result<Vec<u8>, Die> {
         match Script::begin("-P") {
-            Some(script) => self.execline_script(script),
+            Some(script) => Ok(self.execline_script(script)),
             None => self.shell_script(),
         }
     }
@@ -131,14 +135,14 @@ impl Tree {
         script.line("fdmove -c 2 1").line("emptyenv -p").line_with("export USER", &self.user);
         script.line_with("s6-envuidgid -i --", &self.user).line("s6-applyuidgid -U --");
         script.raw(b"backtick -in HOME { homeof ").quoted(&self.user).line(" }");
-        let variables: &[String] = if self.env_dir.is_some() { &self.variables } else { &[] };
+        let variables: &[Vec<u8>] = if self.env_dir.is_some() { &self.variables } else { &[] };
         if let Some(env_dir) = &self.env_dir {
             script.line_with("s6-envdir -i --", env_dir);
         }
         if !variables.is_empty() {
             script.line("multisubstitute").line("{");
             for name in variables {
-                script.line(&format!("  importas -D \"\" -- \"{name}\" \"{name}\""));
+                script.raw(b"  importas -D \"\" -- ").quoted(name).raw(b" ").quoted(name).raw(b"\n");
             }
             script.line("}");
         }
@@ -148,14 +152,18 @@ impl Tree {
         }
         script.line("}");
         for name in variables {
-            script.line(&format!("export \"{name}\" ${{\"{name}\"}}"));
+            script.raw(b"export ").quoted(name).raw(b" ${").quoted(name).raw(b"}\n");
         }
         script.line_with("export PATH", &self.path).line_with("s6-svscan -d3 --", &self.scandir).text()
     }
 
     /// The same for a shell, which looks the home up before the environment is emptied; the identity comes next, so
     /// that everything else is done as the user.
-    fn shell_script(&self) -> Vec<u8> {
+    fn shell_script(&self) -> Result<Vec<u8>, Die> {
+        if !is_account(&self.user) {
+            return Err(die!(USAGE, "invalid user: ", self.user.escape_ascii().to_string()));
+        }
+        let variables = self.variables.iter().map(|name| shell_variable(name)).collect::<Result<Vec<_>, Die>>()?;
         let user = self.user.escape_ascii();
         let mut script = format!(
             "#!/bin/sh
@@ -175,17 +183,17 @@ esac
         if let Some(env_dir) = &self.env_dir {
             line.words(&["s6-envdir", "-i", "--"]).word(env_dir);
         }
-        line.words(&["sh", "-c"]).word(&[b"\n", &self.inner_script()[..]].concat());
+        line.words(&["sh", "-c"]).word(&[b"\n", &self.inner_script(&variables)[..]].concat());
         script.extend(line.0);
         script.push(b'\n');
-        script
+        Ok(script)
     }
 
     /// What the user's shell does.
-    fn inner_script(&self) -> Vec<u8> {
+    fn inner_script(&self, variables: &[&str]) -> Vec<u8> {
         // What a shell adds to an environment of its own accord.
         let mut script = String::from("unset PWD SHLVL\n");
-        let variables: &[String] = if self.env_dir.is_some() { &self.variables } else { &[] };
+        let variables = if self.env_dir.is_some() { variables } else { &[] };
         if !variables.is_empty() {
             script += &expand_function();
             // All are expanded before one is set: USER may be among them.
@@ -209,9 +217,9 @@ esac
     }
 
     /// A word in which the shell replaces what is `${NAME}` here, if it is a name of ours.
-    fn expanded(&self, text: &[u8], variables: &[String]) -> Vec<u8> {
+    fn expanded(&self, text: &[u8], variables: &[&str]) -> Vec<u8> {
         let known = |name: &[u8]| {
-            USER_VARIABLES.iter().copied().chain(variables.iter().map(String::as_str)).find(|n| n.as_bytes() == name)
+            USER_VARIABLES.iter().copied().chain(variables.iter().copied()).find(|n| n.as_bytes() == name)
         };
         let mut word = Vec::new();
         let mut rest = text;
@@ -272,13 +280,13 @@ export PATH=/usr/bin:/bin
 exec s6-svscan -d3 -- \"$HOME\"/service
 '
 ";
-        assert_eq!(String::from_utf8(tree().shell_script()).unwrap(), script);
+        assert_eq!(String::from_utf8(tree().shell_script().unwrap()).unwrap(), script);
     }
 
     #[test]
     fn only_known_names_are_replaced() {
         let tree = tree();
-        let variables = ["TOOLS".to_owned()];
+        let variables = ["TOOLS"];
         for (text, word) in [
             ("${HOME}/service", "\"$HOME\"/service"),
             ("/run/user/${UID}/a b", "/run/user/\"$UID\"'/a b'"),
