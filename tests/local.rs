@@ -221,7 +221,7 @@ fn signals_end_the_server_or_its_connections_or_both() {
 
 #[test]
 fn the_log_tells_of_every_connection() {
-    let server =
+    let mut server =
         Server::start(&["-v", "-c3", "-C9"], &["sh", "-c", "read x; case $x in k) kill -9 $$ ;; esac; exit 3"]);
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     for line in ["x\n", "k\n"] {
@@ -231,6 +231,22 @@ fn the_log_tells_of_every_connection() {
         until("the end is logged", || server.errors().ends_with("status: 0/3\n"));
     }
     let log = server.errors().replace("s6-ipcserverd: info: ", "");
+    // Also of one that ended just before the server was told to.
+    let mut client = server.connect();
+    until("it is served", || server.children() == 1);
+    server.process.signal(libc::SIGSTOP);
+    until("it does not run", || text(format!("/proc/{}/stat", server.process.pid())).contains(") T "));
+    client.write_all(b"x\n").unwrap();
+    until("the connection has ended", || {
+        let pid = server.process.pid();
+        let children = text(format!("/proc/{pid}/task/{pid}/children"));
+        text(format!("/proc/{}/stat", children.trim())).contains(") Z ")
+    });
+    server.process.signal(libc::SIGTERM);
+    server.process.signal(libc::SIGCONT);
+    assert_eq!(server.process.code(), 0);
+    let last = server.errors().replace("s6-ipcserverd: info: ", "");
+    assert!(last.contains("quitting\nend pid ") && last.ends_with(" exitcode 3\nstatus: 0/3\nexiting\n"), "{last}");
     let mut pids = log.lines().filter_map(|line| line.strip_prefix("end pid ")?.split(' ').next());
     let (first, second) = (pids.next().unwrap(), pids.next().unwrap());
     let wanted = format!(

@@ -182,6 +182,8 @@ impl Server {
             pause = pause.filter(|&end| Instant::now() < end);
             while let Some(number) = signal::take() {
                 if self.handle(number) {
+                    // What has ended by now is in the log, too.
+                    self.reap();
                     if self.verbosity >= 2 {
                         info!("exiting");
                     }
