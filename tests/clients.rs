@@ -271,6 +271,18 @@ fn svstat_tells_apart_what_is_wrong() {
 // ---- s6-svwait
 
 #[test]
+fn svwait_meets_a_supervisor_that_just_begins() {
+    // It may come too late on a busy machine, but not always.
+    until("one wait", || {
+        let service = Service::sleeper();
+        let mut wait = Background::start(program("s6-svwait").arg("-u").arg(service.dir()).stderr(Stdio::null()));
+        until("it listens", || std::fs::read_dir(service.path("event")).is_ok_and(|mut dir| dir.next().is_some()));
+        let _supervised = service.supervise();
+        wait.code() == 0
+    });
+}
+
+#[test]
 fn svwait_believes_the_status_first() {
     let fakes = [up(), up_and_not_ready(), down(), finishing()].map(Fake::supervisor);
     let [ready, up, down, finishing] = &fakes;

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Gid;
 
@@ -20,6 +20,9 @@ use crate::sys::poll::{self, PollFd};
 
 /// Letters that are taken from one service before others have their turn.
 const TURN: usize = 64;
+
+/// How long a supervisor that was just started may take to say so.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -70,8 +73,17 @@ impl Listener {
         ftrig::prepare()?;
         let subscriptions = dirs.iter().map(|dir| subscribe(dir)).collect::<Result<Vec<_>, Die>>()?;
         let mut waiting = Waiting::new(request.wish, dirs.len());
-        for dir in dirs {
-            let status = Status::read(dir).or_die("read the status of", dir)?;
+        let patience = Instant::now() + PATIENCE;
+        for (dir, subscription) in dirs.iter().zip(&subscriptions) {
+            let status = match Status::read(dir) {
+                // Its supervisor may just begin: then it will say so when there is a status.
+                Err(Errno::ENOENT) => {
+                    let _ = poll::until_ready(subscription, poll::IN, Some(patience));
+                    Status::read(dir)
+                }
+                other => other,
+            };
+            let status = status.or_die("read the status of", dir)?;
             waiting.add(status.is_up(), status.ready);
         }
         Ok(Listener { subscriptions, waiting, deadline: request.deadline })
