@@ -140,6 +140,8 @@ struct Logger<'a> {
     human: Option<Human>,
     /// When large buffers have not been needed for long enough.
     calm: Option<Instant>,
+    /// When the last wait ended.
+    now: Instant,
 }
 
 impl<'a> Logger<'a> {
@@ -162,6 +164,7 @@ impl<'a> Logger<'a> {
             logdirs: Vec::with_capacity(logdirs),
             human: script.actions.iter().any(|action| action.time).then(|| Human::new(Zone::Local)),
             calm: None,
+            now: Instant::now(),
         };
         for Action { label, time, prefix, target } in script.actions {
             let sink = match target {
@@ -176,7 +179,7 @@ impl<'a> Logger<'a> {
                 }
                 Target::Logdir(parameters) => {
                     let warnings = logger.settings.verbosity > 0;
-                    logger.logdirs.push(Logdir::open(parameters, mode, warnings, Instant::now())?);
+                    logger.logdirs.push(Logdir::open(parameters, mode, warnings, logger.now)?);
                     Sink::Logdir(logger.logdirs.len() - 1)
                 }
             };
@@ -189,8 +192,7 @@ impl<'a> Logger<'a> {
 
     fn run(&mut self) -> Result<Exit, Die> {
         loop {
-            let now = Instant::now();
-            self.pass_deadlines(now);
+            self.pass_deadlines();
             if self.has_ended() {
                 return Ok(OK);
             }
@@ -201,6 +203,7 @@ impl<'a> Logger<'a> {
                 PollFd::maybe(output.map(|_| fd::STDOUT), poll::OUT),
             ];
             poll::wait(&mut fds, self.deadline()).or_die("poll", "")?;
+            self.now = Instant::now();
             while let Some(number) = signal::take() {
                 self.signal(number);
             }
@@ -221,7 +224,8 @@ impl<'a> Logger<'a> {
         self.logdirs.iter().map(Logdir::deadline).chain([last_line, self.calm]).flatten().min()
     }
 
-    fn pass_deadlines(&mut self, now: Instant) {
+    fn pass_deadlines(&mut self) {
+        let now = self.now;
         if matches!(self.input, Input::LastLine(Some(at)) if at <= now) {
             self.end_input();
         }
@@ -250,7 +254,7 @@ impl<'a> Logger<'a> {
     }
 
     fn signal(&mut self, number: i32) {
-        let now = Instant::now();
+        let now = self.now;
         match Signal::try_from(number) {
             Ok(Signal::SIGTERM) if self.settings.ignore_term => {}
             Ok(Signal::SIGTERM | Signal::SIGHUP) if self.input == Input::Open => {
@@ -285,7 +289,7 @@ impl<'a> Logger<'a> {
                 let had_lines = self.put_away();
                 let is_large = self.lines.is_large() || self.outlets().any(|outlet| outlet.is_large());
                 if is_large && (bytes > SMALL || self.calm.is_none()) {
-                    self.calm = Some(Instant::now() + CALM);
+                    self.calm = Some(self.now + CALM);
                 }
                 if had_lines && matches!(self.input, Input::LastLine(_)) {
                     self.end_input();
@@ -357,7 +361,7 @@ impl<'a> Logger<'a> {
 
     /// Writes what can be written, keeps the rest, and forgets the input.
     fn flush(&mut self) {
-        let now = Instant::now();
+        let now = self.now;
         let text = self.lines.text();
         for logdir in &mut self.logdirs {
             logdir.advance(text, now);

@@ -6,6 +6,8 @@
 
 pub mod arena;
 pub mod calendar;
+#[cfg(all(target_os = "linux", target_env = "musl", target_pointer_width = "64"))]
+pub mod clock;
 pub mod cptr;
 pub mod dir;
 pub mod entry;

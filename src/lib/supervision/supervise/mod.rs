@@ -283,11 +283,15 @@ impl Shell {
     /// Lets the core decide, and does what it says until nothing is left to do.
     fn handle(&mut self, event: Event) {
         let mut next = Some(event);
+        let mut now = Now::read();
         while let Some(event) = next.take() {
             if self.left {
                 return;
             }
-            for &action in self.core.handle(Now::read(), event).iter() {
+            if matches!(event, Event::Started { .. } | Event::FinishStarted { .. }) {
+                now = Now::read();
+            }
+            for &action in self.core.handle(now, event).iter() {
                 next = self.perform(action).or(next);
             }
         }
