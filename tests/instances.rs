@@ -820,7 +820,9 @@ fn a_booted_tree_needs_no_execline() {
 fn log_what_has_no_logger(path: Option<PathBuf>) {
     let scratch = Scratch::new();
     std::fs::create_dir(scratch.path("scan")).unwrap();
-    scratch.script("scan/talker/run", "#!/bin/sh\necho one line >&2\nexec sleep 1000\n");
+    // It speaks before there can be a logger, once and never again, and lives on if nobody kills it for that.
+    let run = "#!/bin/sh\nif test -e spoke; then exec sleep 1000; fi\n: >spoke\necho one line >&2\nexec sleep 1000\n";
+    scratch.script("scan/talker/run", run);
     let logs = scratch.path("lo gs");
     let console = std::fs::File::create(scratch.path("console")).unwrap();
     let mut boot = program("s6-svscanboot");
@@ -833,6 +835,9 @@ fn log_what_has_no_logger(path: Option<PathBuf>) {
     until("the line is logged", || text(logs.join("current")) == "log entry: one line\n");
     assert_eq!((mode(&logs), mode(scratch.path("scan/s6-svscan-log/fifo"))), (0o700, 0o600));
     assert_eq!(text(format!("/proc/{pid}/comm")), "s6-svscan\n");
+    assert_eq!(text(scratch.path("scan/talker/supervise/death_tally")), "");
+    let event = scratch.path("scan/s6-svscan-log/event");
+    until("nobody else holds the fifo", || std::fs::read_dir(&event).unwrap().next().is_none());
     common::kill(pid, libc::SIGTERM);
     assert_eq!(tree.code(), 0);
     assert_eq!(text(scratch.path("console")), "");

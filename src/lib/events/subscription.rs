@@ -66,6 +66,11 @@ impl Subscription {
         }
     }
 
+    /// Leaves the fifo to another process that has it, too.
+    pub fn leave(mut self) {
+        self.path = CString::default(); // there is no such file to unlink
+    }
+
     /// Reads letters that came; EAGAIN when there are none.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
         fd::read(&self.reader, buffer)

@@ -2,7 +2,8 @@
 //! (spec/local-services-and-instances.md 8).
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -10,12 +11,15 @@ use nix::unistd::{Gid, Uid, chown, mkfifo};
 
 use crate::cli::{Args, CommandLine, Long, Options, Value};
 use crate::error::{Die, Exit, OrDie, Program, SYSTEM, USAGE};
-use crate::events::fifodir::{chmod, join};
+use crate::events::fifodir::{self, Access, chmod, join};
+use crate::events::subscription::Subscription;
 use crate::instance::execline::Script;
 use crate::instance::maker::Line;
 use crate::instance::tree;
 use crate::servicedir::files;
-use crate::sys::{Errno, env, fd};
+use crate::sys::fork::{self, Parent, Side};
+use crate::sys::poll::{self, PollFd};
+use crate::sys::{Errno, entry, env, fd};
 use crate::users::{self, Key, User};
 use crate::{die, text, warn};
 
@@ -44,6 +48,9 @@ const LONG: &[Long] = &[
 const LOGGER: &str = "s6-svscan-log";
 /// The log directory, below /run or the user's directory.
 const LOG_DIR: &str = "uncaught-logs";
+
+/// How long the logger may take to read.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is asked for, checked as far as it can be.
 struct Boot {
@@ -126,10 +133,11 @@ impl Boot {
         let fifo = write_logger(scandir, &self.script(log_user.as_ref(), &log_dir))?;
         let console = if self.notification_fd == Some(3) { move_to(console, 4) } else { move_to(console, 3) }
             .or_die("move", "the console")?;
-        let output = open_fifo(&fifo).or_die("open", &fifo)?;
+        let (reader, output) = open_fifo(&fifo).or_die("open", &fifo)?;
+        self.hold_until_read(reader, &files::path(scandir, LOGGER), [console, output.as_raw_fd()]);
         fd::to_dev_null(0)
-            .and_then(|()| fd::install(std::os::fd::AsFd::as_fd(&output), 1))
-            .and_then(|()| fd::install(std::os::fd::AsFd::as_fd(&output), 2))
+            .and_then(|()| fd::install(output.as_fd(), 1))
+            .and_then(|()| fd::install(output.as_fd(), 2))
             .or_die("set up", "standard descriptors")?;
 
         let mut line = CommandLine::new(c"s6-svscan");
@@ -144,6 +152,28 @@ impl Boot {
         // Nobody reads the fifo.
         fd::borrow(console).and_then(|console| fd::install(console, 2)).or_die("restore", "standard error")?;
         Err(failure.with_code(SYSTEM))
+    }
+
+    /// Leaves a process behind that holds the reading end until the logger says that it reads: what is said meanwhile
+    /// waits in the fifo, where else it would be lost and SIGPIPE end who says it. `others`: descriptors that are not
+    /// for that process.
+    fn hold_until_read(&self, reader: OwnedFd, logger: &CStr, others: [RawFd; 2]) {
+        let event = files::path(logger, "event");
+        let subscribed = fifodir::make(&event, Access::Group(Gid::effective()), false)
+            .and_then(|()| Subscription::new(&event))
+            .and_then(|subscription| Ok((fork::split(Parent::Nobody)?, subscription)));
+        match subscribed {
+            Ok((Side::Maker, subscription)) => subscription.leave(),
+            Ok((Side::Helper, subscription)) => {
+                others.into_iter().chain(self.notification_fd).for_each(fd::close);
+                for number in 0..=2 {
+                    let _ = fd::to_dev_null(number);
+                }
+                wait_for_logger(subscription, &reader);
+                entry::end(0)
+            }
+            Err(errno) => warn!(errno => "unable to hold the fifo until the logger reads it"),
+        }
     }
 
     /// The log directory as asked for: relative to the user's own for a user, else to where we are.
@@ -244,10 +274,28 @@ fn write_logger(scandir: &CStr, script: &[u8]) -> Result<CString, Die> {
     Ok(fifo)
 }
 
-/// Opens a fifo for writing before anyone reads it.
-fn open_fifo(path: &CStr) -> Result<OwnedFd, Errno> {
-    let _reader = fd::open_file(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?;
-    fd::open_file(path, OFlag::O_WRONLY, 0)
+/// Opens a fifo before anyone else does, for reading and for writing.
+fn open_fifo(path: &CStr) -> Result<(OwnedFd, OwnedFd), Errno> {
+    let reader = fd::open_file(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?;
+    fd::open_file(path, OFlag::O_WRONLY, 0).map(|writer| (reader, writer))
+}
+
+/// Waits until the logger is ready, or nobody is there who could write to it, for [`PATIENCE`] at most.
+fn wait_for_logger(mut subscription: Subscription, fifo: &OwnedFd) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut letters = [0; 64];
+    loop {
+        let mut fds = [PollFd::new(subscription.as_fd(), poll::IN), PollFd::new(fifo.as_fd(), 0)];
+        let waited = poll::wait(&mut fds, Some(deadline));
+        if waited.is_err() || fds[1].hung_up() || deadline <= Instant::now() {
+            return;
+        }
+        match subscription.read(&mut letters) {
+            Ok(count) if !letters[..count].contains(&b'U') => {}
+            Err(Errno::EAGAIN) => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
 }
 
 /// Moves a descriptor for the next program; returns its new number.
