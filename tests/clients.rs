@@ -3,10 +3,12 @@
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 use common::fake::{Fake, ago, down, up};
 use common::service::{Scandir, Service};
+use common::user::{NOBODY, for_everyone, is_root};
 use common::{Background, Scratch, finish, is_alive, original, program, run, text, until};
 use s6::servicedir::status::Status;
 use s6::servicedir::tally::Death;
@@ -77,6 +79,23 @@ fn svscanctl_says_what_is_missing() {
     assert_eq!(control().code, 100);
     for wrong in ["-d", "--all", "-"] {
         assert_eq!(run("s6-svscanctl", &[wrong]).code, if wrong == "-" { 111 } else { 100 });
+    }
+}
+
+#[test]
+fn a_control_directory_that_cannot_be_read_is_there() {
+    if !is_root() {
+        common::skip("needs root to be somebody else");
+        return;
+    }
+    let scratch = Scratch::new();
+    let bin = for_everyone(&scratch, &["s6-svc", "s6-svscanctl"]);
+    for (name, control, code) in [("s6-svc", "supervise", 1), ("s6-svscanctl", ".s6-svscan", 100)] {
+        std::fs::create_dir_all(scratch.path("dir").join(control)).unwrap();
+        std::fs::set_permissions(scratch.path("dir").join(control), PermissionsExt::from_mode(0o711)).unwrap();
+        let outcome = finish(Command::new(bin.join(name)).uid(NOBODY).arg("-a").arg(scratch.path("dir")));
+        assert_eq!(outcome.code, code, "{}", outcome.err);
+        assert!(outcome.err.contains("control is not there"), "{}", outcome.err);
     }
 }
 

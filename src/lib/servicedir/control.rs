@@ -25,7 +25,7 @@ pub fn send(dir: &CStr, subdir: &str, commands: &[u8]) -> Result<(), Failure> {
     let control = match fd::open_file(&fifo, OFlag::O_WRONLY | OFlag::O_NONBLOCK, 0) {
         Ok(control) => control,
         Err(Errno::ENXIO) => return Err(Failure::NotListening),
-        Err(errno @ (Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR)) => return Err(look_closer(dir, &subdir, errno)),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR) => return Err(look_closer(dir, &subdir)),
         Err(errno) => return Err(Failure::System(errno)),
     };
     fd::set_nonblocking(&control, false).map_err(Failure::System)?;
@@ -33,16 +33,14 @@ pub fn send(dir: &CStr, subdir: &str, commands: &[u8]) -> Result<(), Failure> {
 }
 
 /// What is missing when the fifo cannot be opened: the directory, its control directory, or only the fifo.
-fn look_closer(dir: &CStr, subdir: &CStr, errno: Errno) -> Failure {
+fn look_closer(dir: &CStr, subdir: &CStr) -> Failure {
     let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     if let Err(errno) = fd::open_file(dir, directory, 0) {
         return Failure::System(errno);
     }
     match fd::open_file(subdir, directory, 0) {
         Err(Errno::ENOENT) => Failure::NotListening,
-        Ok(_) | Err(Errno::ENOTDIR) => Failure::Broken,
-        Err(Errno::EACCES) => Failure::System(errno),
-        Err(errno) => Failure::System(errno),
+        Ok(_) | Err(_) => Failure::Broken,
     }
 }
 
