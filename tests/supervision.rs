@@ -46,6 +46,20 @@ fn a_service_that_becomes_ready_and_dies_was_ready() {
 }
 
 #[test]
+fn readiness_counts_whatever_was_written_before_it_and_however_soon_the_end_comes() {
+    let service = Service::new("read line < go; { head -c 60000 /dev/zero; echo; } >&5").file("notification-fd", "5\n");
+    let go = service.path("go");
+    nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut s = service.supervise();
+    let pid = s.wait_up();
+    s.supervisor.signal(libc::SIGSTOP);
+    std::fs::write(go, "\n").unwrap();
+    until("the service has ended", || !is_alive(pid));
+    s.supervisor.signal(libc::SIGCONT);
+    s.listener.expect("suUdD");
+}
+
+#[test]
 fn a_useless_notification_descriptor_is_a_warning_and_the_service_runs() {
     for text in ["0\n", "9999999\n", "3x\n", "-1\n", "\n"] {
         let s = Service::sleeper().file("notification-fd", text).supervise();
@@ -127,6 +141,26 @@ fn once_for_good_makes_the_down_file_and_does_not_kill() {
 }
 
 #[test]
+fn down_for_good_empties_the_down_file() {
+    let mut s = Service::sleeper().file("down", "for maintenance\n").supervise();
+    s.command("uD");
+    s.listener.expect("sudD");
+    assert_eq!(text(s.service.path("down")), "");
+    assert!(s.service.path("down").exists());
+}
+
+#[test]
+fn a_link_that_is_too_long_to_follow_is_a_failure_of_the_system() {
+    let service = Service::sleeper();
+    symlink(format!("{}gone", "./".repeat(254)), service.path("supervise")).unwrap();
+    symlink(format!("{}there", "./".repeat(253)), service.path("event")).unwrap();
+    let outcome = run("s6-supervise", &[service.dir()]);
+    assert_eq!(outcome.code, 111, "{}", outcome.err);
+    assert!(outcome.err.contains("unable to follow the link supervise: "), "{}", outcome.err);
+    assert!(service.path("there").is_dir());
+}
+
+#[test]
 fn a_linked_supervise_works_each_time() {
     let service = Service::sleeper();
     let elsewhere = Scratch::new();
@@ -159,6 +193,42 @@ fn a_never_started_service_says_so_until_the_first_command() {
 }
 
 // ---- s6-supervise: what happens to it
+
+#[test]
+fn a_service_that_could_not_be_started_was_never_started() {
+    let service = Service::sleeper();
+    std::fs::remove_file(service.path("run")).unwrap();
+    let s = service.supervise();
+    until("a warning", || s.errors().contains("unable to start ./run"));
+    assert!(s.status().is_never_started() && s.status().wanted_up);
+    s.command("o");
+    s.wait("that nothing is wanted", |status| !status.paused && !status.wanted_up);
+    s.command("u");
+    s.wait("what is wanted", |status| !status.paused && status.wanted_up);
+}
+
+#[test]
+fn a_status_that_cannot_be_written_at_the_start_keeps_nothing_down() {
+    let service = Service::new(": > here; exec sleep 1000");
+    std::fs::create_dir_all(service.path("supervise/status.new")).unwrap();
+    let mut supervisor = Background::start(program("s6-supervise").arg(service.dir()));
+    until("the service runs", || service.path("here").exists());
+    std::fs::remove_dir(service.path("supervise/status.new")).unwrap();
+    let status = eventually("a status", || Status::read(&c(service.dir())).ok());
+    assert!(status.is_up());
+    s6::servicedir::control::send(&c(service.dir()), "supervise", b"dx").unwrap();
+    assert_eq!(supervisor.code(), 0);
+}
+
+#[test]
+fn the_tally_of_an_earlier_supervisor_is_emptied_where_it_is() {
+    use std::os::unix::fs::MetadataExt;
+    let service = Service::sleeper().file("supervise/death_tally", &"x".repeat(28));
+    let before = std::fs::File::open(service.path("supervise/death_tally")).unwrap();
+    let s = service.supervise();
+    let after = std::fs::metadata(s.service.path("supervise/death_tally")).unwrap();
+    assert_eq!((after.len(), after.ino()), (0, before.metadata().unwrap().ino()));
+}
 
 #[test]
 fn garbage_in_the_control_fifo_does_no_harm() {

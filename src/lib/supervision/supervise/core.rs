@@ -329,6 +329,8 @@ impl Now {
 pub struct Core {
     state: State,
     status: Status,
+    /// A command set the wanted bit, and the status that says so comes with the outcome of the start.
+    untold: bool,
     /// Next start, while down. None: only a command starts the service.
     start_at: Option<Instant>,
     /// When the service, or finish, is killed.
@@ -365,6 +367,7 @@ impl Core {
     pub fn new(wanted_up: bool, now: Tai64n) -> Self {
         Core {
             state: State::Down,
+            untold: false,
             status: Status { stamp: now, readystamp: now, wanted_up, ready: true, ..Status::default() },
             start_at: None,
             kill_at: None,
@@ -489,7 +492,7 @@ impl Core {
             (Event::Started { pid, ready_within, ping_within }, _) => {
                 self.state = State::Up;
                 self.status = Status { stamp: now.stamp, pid: pid as u64, paused: false, ready: false, ..self.status };
-                self.start_at = None;
+                (self.start_at, self.untold) = (None, false);
                 self.ready_by = ready_within.map(|limit| now.clock + limit);
                 self.phase = Phase::Starting;
                 self.ping_within = ping_within;
@@ -499,11 +502,11 @@ impl Core {
             }
             (Event::StartFailed, _) => {
                 self.start_at = Some(now.clock + RETRY);
-                out.push(Action::WriteStatus);
+                self.tell(out);
             }
             (Event::StartRefused, _) => {
                 self.start_at = None;
-                out.push(Action::WriteStatus);
+                self.tell(out);
             }
 
             (Event::FinishStarted { pid, limit }, _) => {
@@ -554,12 +557,12 @@ impl Core {
             }
             (Command::OnceAtMost, Up) => self.want(false, out),
             (Command::Up, Down) => {
-                self.status.wanted_up = true;
+                (self.status.wanted_up, self.untold) = (true, true);
                 out.push(Action::Start);
             }
             (Command::Up, Up | Finish) => self.want(true, out),
             (Command::Once, Down) => {
-                self.status.wanted_up = false;
+                (self.status.wanted_up, self.untold) = (false, true);
                 out.push(Action::Start);
             }
             (Command::Once, Up | Finish) => self.want(false, out),
@@ -597,6 +600,14 @@ impl Core {
     fn want(&mut self, up: bool, out: &mut Actions) {
         self.status.wanted_up = up;
         out.push(Action::WriteStatus);
+    }
+
+    /// A start that failed is no change of state: a service that was never started still was not. What a command wants
+    /// is one.
+    fn tell(&mut self, out: &mut Actions) {
+        if std::mem::take(&mut self.untold) {
+            out.push(Action::WriteStatus);
+        }
     }
 
     fn bring_down(&mut self, out: &mut Actions) {

@@ -46,6 +46,8 @@ const TALLY_NEW: &CStr = c"supervise/death_tally.new";
 const TALLY: u32 = 100;
 /// Command bytes that are read in one turn of the loop: a flood of them cannot keep signals waiting.
 const COMMANDS: usize = 256;
+/// Reads from the notification pipe of a dead service: as much as a pipe holds, and an end to what somebody else writes.
+const LAST_WORDS: usize = 8192;
 /// When a status file that could not be written is tried again.
 const STALE: Duration = Duration::from_secs(5);
 
@@ -104,7 +106,6 @@ impl Shell {
         notification::begin();
         let core = Core::new(!files::exists(c"down"), Tai64n::now());
         let never_started = Status { paused: true, ..*core.status() };
-        replace_status(&never_started).or_die("write", "supervise/status")?;
         let mut shell = Shell {
             core,
             held,
@@ -119,6 +120,7 @@ impl Shell {
             stale: None,
             left: false,
         };
+        shell.note(replace_status(&never_started));
         shell.notify("s");
         Ok(shell)
     }
@@ -173,8 +175,9 @@ impl Shell {
     }
 
     /// Any chunk with a newline in it means ready; end of file without one means never.
-    fn read_notification(&mut self) {
-        let Readiness::Newline(pipe) = &self.readiness else { return };
+    /// False if there is no more to read now.
+    fn read_notification(&mut self) -> bool {
+        let Readiness::Newline(pipe) = &self.readiness else { return false };
         let mut buffer = [0; 128];
         match fd::read(pipe, &mut buffer) {
             Ok(count) if buffer[..count].contains(&b'\n') => {
@@ -182,10 +185,11 @@ impl Shell {
                 let _pipe = std::mem::replace(&mut self.readiness, Readiness::Never);
                 self.handle(Event::Ready);
             }
-            Err(Errno::EAGAIN) => {}
+            Err(Errno::EAGAIN) => return false,
             Ok(1..) => {}
             Ok(0) | Err(_) => self.readiness = Readiness::Never,
         }
+        true
     }
 
     fn signal(&mut self, number: i32) {
@@ -231,8 +235,9 @@ impl Shell {
 
     /// The service, or finish, has ended.
     fn died(&mut self, status: WaitStatus) {
-        // A newline written just before the end was written before the end.
-        self.read_notification();
+        // A newline written just before the end was written before the end, whatever stands before it in the pipe.
+        let mut reads = 0..LAST_WORDS;
+        while reads.next().is_some() && self.read_notification() {}
         self.child = None;
         self.handle(Event::Died(status));
     }
@@ -353,7 +358,7 @@ impl Shell {
                 self.notify(letters);
             }
             Action::CreateDown => {
-                let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK;
+                let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NONBLOCK;
                 if let Err(errno) = fd::open_file(c"down", flags, 0o666) {
                     warn!(errno => "unable to make the file down");
                 }
@@ -470,7 +475,12 @@ impl Shell {
 
     /// Replaces the status file; if that cannot be, warns once and tries again every few seconds until it is true.
     fn write_status(&mut self) {
-        match replace_status(self.core.status()) {
+        self.note(replace_status(self.core.status()));
+    }
+
+    /// Notes what came of replacing the status file.
+    fn note(&mut self, replaced: Result<(), Errno>) {
+        match replaced {
             Ok(()) => self.stale = None,
             Err(errno) => {
                 if self.stale.is_none() {

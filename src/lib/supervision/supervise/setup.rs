@@ -96,7 +96,7 @@ fn make_link_target(link: &CStr) -> Result<CString, Die> {
     lstat(link).or_die("examine", link)?;
     let target = readlink(link).or_die("read the link", link)?.into_vec();
     if target.len() > LINK {
-        return Err(die!(100, "unable to follow ", link, ": the link text is longer than 511 bytes"));
+        return Err(die!(111, Errno::ENAMETOOLONG => "unable to follow the link ", link));
     }
     let target = CString::new(target).unwrap_or_default();
     mkdir(target.as_c_str(), Mode::S_IRWXU).or_die("make the directory", &target)?;
