@@ -711,6 +711,59 @@ fn the_console_gets_the_last_words() {
 }
 
 #[test]
+fn a_catch_all_with_a_logger_has_the_console_too() {
+    let scandir = Scandir::new();
+    let console = scandir.scratch.path(".console");
+    scandir.service("s6-svscan-log", "echo said; echo warned >&2; exec sleep 1000");
+    scandir.service("s6-svscan-log/log", "exec cat > heard");
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "exec s6-svscan -X 9 \"$0\" 9>\"$CONSOLE\""]).env("CONSOLE", &console);
+    let scanned = scandir.scan_with(&mut common::with_path(command));
+    until("the logger hears it", || text(scanned.scandir.scratch.path("s6-svscan-log/log/heard")) == "said\n");
+    assert_eq!(text(console), "warned\n");
+}
+
+#[test]
+fn a_scanner_survives_those_who_read_its_messages() {
+    let scandir = Scandir::new();
+    scandir.service("one", "exec sleep 1000");
+    let mut command = std::process::Command::new("/bin/sh");
+    // The descriptor that it is to notify, and its stderr, are pipes that nobody reads.
+    let pipes = "mkfifo .pipe; exec 8<>.pipe 9>.pipe 8<&-; exec s6-svscan -d 9 \"$0\" 2>&9";
+    command.args(["-c", pipes]).current_dir(scandir.scratch.path(""));
+    let mut scanned = scandir.scan_with(&mut common::with_path(command));
+    scanned.wait_up("one");
+    scanned.command("?");
+    assert_eq!(scanned.end(), 0);
+}
+
+#[test]
+fn signals_mean_nothing_any_more_once_the_end_has_begun() {
+    let scandir = Scandir::new();
+    let one = scandir.service("one", "trap : TERM; : > trapped; while :; do sleep 0.1; done");
+    scandir.scratch.script(".s6-svscan/SIGUSR1", "#!/bin/sh\necho usr1 >> heard\n");
+    scandir.scratch.script(".s6-svscan/finish", "#!/bin/sh\necho finish >> heard\n");
+    let mut scanned = scandir.scan(&[]);
+    let pid = scanned.wait_up("one");
+    until("the trap is set", || one.join("trapped").exists());
+    scanned.scanner.signal(libc::SIGUSR1);
+    let heard = scanned.scandir.scratch.path("heard");
+    until("the script has run", || text(&heard) == "usr1\n");
+    scanned.command("t");
+    let dir = scanned.service("one");
+    until("the service is told to end", || Status::read(&dir).is_ok_and(|status| !status.wanted_up));
+    scanned.scanner.signal(libc::SIGUSR1);
+    scanned.scanner.signal(libc::SIGABRT);
+    // It has taken the signals when it has taken what was sent after them.
+    scanned.command("?");
+    until("a warning", || scanned.errors().contains("no commands"));
+    assert!(scanned.scanner.is_running());
+    kill(pid, 9);
+    assert_eq!(scanned.scanner.code(), 0);
+    assert_eq!(text(heard), "usr1\nfinish\n");
+}
+
+#[test]
 fn a_background_process_is_ended_when_its_test_ends() {
     // The fixture itself: nothing that a test starts may outlive it.
     let background = Background::start(std::process::Command::new("sleep").arg("1000"));

@@ -19,6 +19,7 @@ use self::core::{Forgotten, Found, Id, Role, Slot, Table, Whom};
 use super::supervise::setup;
 use crate::cli::{Args, Long, Options};
 use crate::error::{Die, Exit, OK, OrDie, Program};
+use crate::events::fifodir;
 use crate::sys::cptr::CPtr;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::signal::{self, Signal};
@@ -176,6 +177,8 @@ impl Shell {
         let made = prepare();
         umask(before);
         let (lock, control, writer) = made?;
+        // Whoever reads our messages, or the notification, may go away: that does not end us.
+        fifodir::ignore_vanishing_readers();
         let mut trapped = vec![Signal::SIGCHLD, Signal::SIGALRM, Signal::SIGABRT];
         trapped.extend(SCRIPTS.iter().map(|&(signal, ..)| signal));
         signal::trap(&trapped).or_die("trap", "signals")?;
@@ -254,6 +257,7 @@ impl Shell {
     fn signal(&mut self, number: i32) {
         match Signal::try_from(number) {
             Ok(Signal::SIGCHLD) => self.wanted.reap = true,
+            _ if self.ending.is_some() => {}
             Ok(Signal::SIGALRM) => self.wanted.scan = true,
             Ok(Signal::SIGABRT) => {
                 self.wanted.command(b'b');
@@ -408,11 +412,14 @@ impl Shell {
         let redirect = match service.role() {
             Role::Logged { .. } => pipe(slot).map(|(_, writer)| Redirect::new(writer.as_fd(), 1)),
             Role::Logger { producer } => producer.and_then(pipe).map(|(reader, _)| Redirect::new(reader.as_fd(), 0)),
-            Role::Plain if service.name() == core::CATCH_ALL => self.console().map(|console| Redirect::new(console, 2)),
             Role::Plain => None,
         };
+        let console = self.console().filter(|_| service.name() == core::CATCH_ALL);
+        let console = console.map(|console| Redirect::new(console, 2));
+        let (one, both) = (redirect.or(console), redirect.zip(console).map(|(pipe, console)| [pipe, console]));
+        let redirects = both.as_ref().map_or(one.as_slice(), |both| both);
         let argv = [CPtr::new(c"s6-supervise"), CPtr::new(service.name()), CPtr::NULL];
-        let spawn = Spawn { redirects: redirect.as_slice(), ..Spawn::new(&argv) };
+        let spawn = Spawn { redirects, ..Spawn::new(&argv) };
         spawn.start().map(|pid| pid.as_raw())
     }
 
