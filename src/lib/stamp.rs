@@ -9,6 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// the clock that stamps files, which is 10 ms at most.
 pub const SETTLED: Duration = Duration::from_millis(50);
 
+/// The same in seconds for a stamp without a fraction of a second: some file systems (ext2, ext3, small ext4) keep whole
+/// seconds only.
+const SETTLED_WHOLE: i64 = 2;
+
 /// When and how a file was last changed. Any change of content, name or access makes another, and so does any entry
 /// that comes into a directory or leaves it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,7 +31,10 @@ impl Stamp {
 
     /// Whether any change after `now` makes another stamp.
     pub fn is_settled(&self, now: Now) -> bool {
-        self.changed < now.0
+        match self.changed {
+            (seconds, 0) => seconds + SETTLED_WHOLE <= now.0.0,
+            changed => changed < now.0,
+        }
     }
 }
 
@@ -48,5 +55,17 @@ impl Now {
 pub fn settle(path: &CStr) {
     while !Stamp::of(path).unwrap().is_settled(Now::read()) {
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_in_whole_seconds_takes_longer_to_settle() {
+        let settled = |changed, now| Stamp { device: 0, inode: 0, changed }.is_settled(Now(now));
+        assert!(settled((100, 1), (100, 2)) && !settled((100, 2), (100, 2)));
+        assert!(settled((100, 0), (102, 0)) && !settled((100, 0), (101, 999_999_999)));
     }
 }
