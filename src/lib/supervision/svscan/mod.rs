@@ -140,10 +140,7 @@ impl Wanted {
             b'z' => self.reap = true,
             b'a' => self.scan = true,
             b'b' => self.end = Some((End::AtOnce, false)),
-            b'h' => {
-                self.scan = true;
-                self.prune = Some(false);
-            }
+            b'h' => return self.command(b'a') && self.command(b'n'),
             b'i' | b't' => self.end = self.end.or(Some((End::AfterAll, false))),
             b'q' => self.end = self.end.or(Some((End::AfterAll, true))),
             b'n' => self.prune = Some(self.prune.unwrap_or(false)),
@@ -555,5 +552,24 @@ fn directory(name: &CStr) -> Result<Option<Id>, Errno> {
 fn drop_pipe(pipes: &mut [Option<(OwnedFd, OwnedFd)>], forgotten: Forgotten) {
     if let Some(pipe) = forgotten.pipe.and_then(|slot| pipes.get_mut(slot)) {
         *pipe = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(commands: &[u8]) -> Wanted {
+        let mut wanted = Wanted::default();
+        assert!(commands.iter().all(|&byte| wanted.command(byte)));
+        wanted
+    }
+
+    #[test]
+    fn a_hard_prune_is_not_softened_by_another_one() {
+        for (commands, prune) in [("h", false), ("an", false), ("Nh", true), ("hN", true), ("aNn", true)] {
+            let wanted = wanted(commands.as_bytes());
+            assert_eq!((wanted.scan, wanted.prune), (true, Some(prune)), "{commands}");
+        }
     }
 }
