@@ -8,10 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How long ago a file must have changed for its stamp to tell this change from any later one: longer than a tick of
 /// the clock that stamps files, which is 10 ms at most.
 pub const SETTLED: Duration = Duration::from_millis(50);
-
-/// The same in seconds for a stamp without a fraction of a second: some file systems (ext2, ext3, small ext4) keep whole
-/// seconds only.
-const SETTLED_WHOLE: i64 = 2;
+/// The same for a stamp without a fraction of a second: some file systems (ext2, ext3, small ext4) keep whole seconds
+/// only, or even ones.
+const SETTLED_WHOLE: Duration = Duration::from_millis(2050);
 
 /// When and how a file was last changed. Any change of content, name or access makes another, and so does any entry
 /// that comes into a directory or leaves it.
@@ -29,24 +28,27 @@ impl Stamp {
         Some(Stamp { device: found.dev(), inode: found.ino(), changed: (found.ctime(), found.ctime_nsec()) })
     }
 
+    /// How long ago the change must be for any later one to make another stamp.
+    pub fn settles_in(&self) -> Duration {
+        if self.changed.1 == 0 { SETTLED_WHOLE } else { SETTLED }
+    }
+
     /// Whether any change after `now` makes another stamp.
     pub fn is_settled(&self, now: Now) -> bool {
-        match self.changed {
-            (seconds, 0) => seconds + SETTLED_WHOLE <= now.0.0,
-            changed => changed < now.0,
-        }
+        let (seconds, nanoseconds) = self.changed;
+        let changed = Duration::new(seconds.try_into().unwrap_or(0), nanoseconds as u32);
+        changed + self.settles_in() < now.0
     }
 }
 
-/// A moment that stamps are compared with. It must be read before the stamp and the look at the file.
+/// A moment that stamps are compared with, since 1970. It must be read before the stamp and the look at the file.
 #[derive(Clone, Copy, Debug)]
-pub struct Now((i64, i64));
+pub struct Now(Duration);
 
 impl Now {
     /// This moment.
     pub fn read() -> Now {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(SETTLED);
-        Now((since.as_secs() as i64, since.subsec_nanos().into()))
+        Now(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 }
 
@@ -64,8 +66,8 @@ mod tests {
 
     #[test]
     fn a_stamp_in_whole_seconds_takes_longer_to_settle() {
-        let settled = |changed, now| Stamp { device: 0, inode: 0, changed }.is_settled(Now(now));
-        assert!(settled((100, 1), (100, 2)) && !settled((100, 2), (100, 2)));
-        assert!(settled((100, 0), (102, 0)) && !settled((100, 0), (101, 999_999_999)));
+        let settled = |changed, now| Stamp { device: 0, inode: 0, changed }.is_settled(Now(Duration::from_millis(now)));
+        assert!(settled((100, 1), 100_051) && !settled((100, 1), 100_050));
+        assert!(settled((100, 0), 102_051) && !settled((100, 0), 102_050));
     }
 }

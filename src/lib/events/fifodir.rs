@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, stat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, chown, mkdir, unlinkat};
 
-use crate::stamp::{self, Stamp};
+use crate::stamp::Stamp;
 use crate::sys::fd::{open_file_at, write};
 use crate::sys::{dir, signal};
 
@@ -108,7 +108,7 @@ impl Notifier {
         }
         // By our own clock: that of the file system may be another's.
         let now = Instant::now();
-        let is_settled = |(_, since)| now.saturating_duration_since(since) >= stamp::SETTLED;
+        let is_settled = |(seen, since): (Stamp, _)| now.saturating_duration_since(since) >= seen.settles_in();
         let settled = seen.is_some_and(is_settled) && Stamp::of(self.path) == stamp;
         self.seen = seen.or(stamp.map(|stamp| (stamp, now)));
         let mut subscribers = false;
