@@ -74,6 +74,7 @@ impl Listener {
         let subscriptions = dirs.iter().map(|dir| subscribe(dir)).collect::<Result<Vec<_>, Die>>()?;
         let mut waiting = Waiting::new(request.wish, dirs.len());
         let patience = Instant::now() + PATIENCE;
+        let patience = request.deadline.map_or(patience, |deadline| deadline.min(patience));
         for (dir, subscription) in dirs.iter().zip(&subscriptions) {
             let status = match Status::read(dir) {
                 // Its supervisor may just begin: then it will say so when there is a status.
