@@ -859,6 +859,21 @@ fn the_inner_process_that_is_killed_takes_the_daemon_with_it() {
     daemon.down();
 }
 
+/// In a new PID namespace /proc is that of the old one, until somebody mounts another.
+#[test]
+fn a_watcher_without_its_process_table_follows_and_ends() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let mut daemon =
+        started!(Daemon::start(How::Watcher, Daemon::imitation(How::Watcher, "late=20").file("flag-newpidns", "")));
+    daemon.service.listener.expect("suU");
+    daemon.service.command("1");
+    assert_eq!(daemon.first_death(), "7 0");
+    daemon.down();
+}
+
 #[test]
 fn a_parent_that_takes_too_long_is_killed() {
     for (limit, words) in

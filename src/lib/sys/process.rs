@@ -139,7 +139,7 @@ impl Watch {
         const EXIT: u64 = 1 << 3;
         const PIDFD_GET_INFO: u64 = 0xc000_ff0b | ((size_of::<Info>() as u64) << 16);
 
-        if let Some(Stat { state: b'Z', exit, .. }) = read_stat(self.pid) {
+        if let Some(Stat { state: b'Z', exit, .. }) = read_stat(self.pid).filter(|_| has_own_table()) {
             return Some(exit);
         }
         let mut info = Info { mask: EXIT, ..Info::default() };
@@ -230,12 +230,26 @@ fn read_stat(pid: Pid) -> Option<Stat> {
     Some(Stat { state, parent, exit: WaitStatus::from_raw(exit) })
 }
 
+#[cfg(target_os = "linux")]
+fn read_entry(pid: Pid) -> Option<Entry> {
+    let Stat { state, parent, .. } = read_stat(pid)?;
+    Some(Entry { pid, parent, alive: !matches!(state, b'Z' | b'X') })
+}
+
+/// Whether /proc is there and tells of the processes by the numbers that we know them by. In a PID namespace it is that
+/// of another one until somebody mounts one.
+#[cfg(target_os = "linux")]
+fn has_own_table() -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    nix::fcntl::readlink(c"/proc/self")
+        .is_ok_and(|number| crate::text::parse_u32(number.as_bytes()) == Some(std::process::id()))
+}
+
 /// Looks one process up; `None` when it is gone.
 pub fn look_up(pid: Pid) -> Option<Entry> {
     #[cfg(target_os = "linux")]
     {
-        let Stat { state, parent, .. } = read_stat(pid)?;
-        Some(Entry { pid, parent, alive: !matches!(state, b'Z' | b'X') })
+        read_entry(pid).filter(|_| has_own_table())
     }
     #[cfg(not(target_os = "linux"))]
     {
@@ -249,20 +263,30 @@ pub fn all() -> Vec<Entry> {
     #[cfg(target_os = "linux")]
     {
         let mut list = Vec::new();
-        let _ = super::dir::for_each(c"/proc", |name| {
-            let number = crate::text::parse_u32(name.to_bytes()).and_then(|n| i32::try_from(n).ok());
-            list.extend(number.and_then(|n| look_up(Pid::from_raw(n))));
-            Ok(())
-        });
+        if has_own_table() {
+            let _ = super::dir::for_each(c"/proc", |name| {
+                let number = crate::text::parse_u32(name.to_bytes()).and_then(|n| i32::try_from(n).ok());
+                list.extend(number.and_then(|n| read_entry(Pid::from_raw(n))));
+                Ok(())
+            });
+        }
         list
     }
     #[cfg(not(target_os = "linux"))]
     Vec::new()
 }
 
-/// Whether orphans come to a subreaper and it can list all that descends from it. Elsewhere only a pid file leads to
-/// a daemon, and only its own death is known.
-pub const KNOWS_DESCENDANTS: bool = cfg!(any(target_os = "linux", target_os = "freebsd"));
+/// Whether orphans come to a subreaper. Elsewhere only a pid file leads to a daemon, and only its own death is known.
+pub const KNOWS_SUBREAPERS: bool = cfg!(any(target_os = "linux", target_os = "freebsd"));
+
+/// Whether all that descends from this process can be listed. If not, a subreaper still knows whether there is anything,
+/// and which processes are its children.
+pub fn knows_descendants() -> bool {
+    #[cfg(target_os = "linux")]
+    return has_own_table();
+    #[cfg(not(target_os = "linux"))]
+    KNOWS_SUBREAPERS
+}
 
 /// Whether `pid` descends from this process.
 pub fn is_descendant(pid: Pid) -> bool {
@@ -276,7 +300,8 @@ const DEEPEST: usize = 1024;
 /// Whether the chain of parents leads from `pid` to this process without touching one of `others`.
 #[cfg(target_os = "linux")]
 pub fn descends_past(pid: Pid, others: &[Pid]) -> bool {
-    leads_to(pid, nix::unistd::getpid(), others)
+    // Our own children we know without a process table.
+    !others.contains(&pid) && (super::wait::is_child(pid) || leads_to(pid, nix::unistd::getpid(), others))
 }
 
 /// Whether the chain of parents leads from `pid` to `ancestor`.

@@ -60,10 +60,19 @@ pub fn reap(which: Which) -> Option<(Pid, WaitStatus)> {
 /// Whether there is any child, dead ones that nobody has reaped included. For a subreaper: whether anything that
 /// descends from it is left.
 pub fn has_children() -> bool {
+    is_there(libc::P_ALL, 0)
+}
+
+/// Whether `pid` is a child, perhaps a dead one that nobody has reaped.
+pub fn is_child(pid: Pid) -> bool {
+    pid.as_raw() > 0 && is_there(libc::P_PID, pid.as_raw() as libc::id_t)
+}
+
+fn is_there(kind: libc::idtype_t, id: libc::id_t) -> bool {
     // SAFETY: siginfo_t is a plain C struct, zero is a valid value, and waitid fills it through a valid pointer.
     let outcome = unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
-        Errno::result(libc::waitid(libc::P_ALL, 0, &mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT))
+        Errno::result(libc::waitid(kind, id, &mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT))
     };
     outcome != Err(Errno::ECHILD)
 }

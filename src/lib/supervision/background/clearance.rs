@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sys::process::{self, Entry, KNOWS_DESCENDANTS, Watch};
+use crate::sys::process::{self, Entry, Watch, knows_descendants};
 use crate::sys::wait::has_children;
 use crate::sys::{Pid, signal};
 
@@ -82,7 +82,7 @@ impl Members for Descendants<'_> {
     }
 
     fn may_be_more(&mut self) -> bool {
-        KNOWS_DESCENDANTS && self.0.is_empty() && has_children()
+        self.0.is_empty() && has_children() && knows_descendants()
     }
 
     fn signal(&mut self, member: &Entry, number: i32) {

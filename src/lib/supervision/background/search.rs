@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::pid_file::{self, Content, Fingerprint};
 use crate::error::message;
-use crate::sys::process::{self, KNOWS_DESCENDANTS, Watch};
+use crate::sys::process::{self, KNOWS_SUBREAPERS, Watch, knows_descendants};
 use crate::sys::wait::{WaitStatus, has_children};
 use crate::sys::{Pid, signal};
 use crate::text::decimal;
@@ -331,10 +331,10 @@ impl World for Place {
     }
 
     fn has_members(&mut self) -> bool {
-        match (KNOWS_DESCENDANTS, self.others.is_empty()) {
-            (false, _) => true,
-            (true, true) => has_children(),
-            (true, false) => !self.top().is_empty(),
+        match KNOWS_SUBREAPERS {
+            false => true,
+            true if self.others.is_empty() || !knows_descendants() => has_children(),
+            true => !self.top().is_empty(),
         }
     }
 

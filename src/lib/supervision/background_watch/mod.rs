@@ -18,7 +18,7 @@ use crate::error::{Die, Exit, OrDie, Program, SYSTEM, USAGE, exec_code, message}
 use crate::servicedir::files;
 use crate::supervision::background::{self, Clearance, Limit, Outcome, PATIENCE, Search, Step};
 use crate::sys::poll::{self, PollFd};
-use crate::sys::process::{self, KNOWS_DESCENDANTS, Watch};
+use crate::sys::process::{self, KNOWS_SUBREAPERS, Watch};
 use crate::sys::signal::{self, Signal};
 use crate::sys::spawn::{self, Spawn};
 use crate::sys::wait::{self, WaitStatus, Which};
@@ -88,7 +88,7 @@ fn limit(milliseconds: u32) -> Option<Duration> {
 fn subreaper() -> Result<(), Die> {
     match process::become_subreaper() {
         // There the kqueue tells of main's death, and nothing of the rest.
-        Err(Errno::ENOSYS) if !KNOWS_DESCENDANTS => Ok(()),
+        Err(Errno::ENOSYS) if !KNOWS_SUBREAPERS => Ok(()),
         other => other.or_die("become", "a subreaper"),
     }
 }
@@ -256,7 +256,7 @@ impl Inner {
         }
         if let Some(status) = main {
             self.main = None;
-            self.handle(Event::MainEnded { status, members_left: KNOWS_DESCENDANTS && wait::has_children() });
+            self.handle(Event::MainEnded { status, members_left: KNOWS_SUBREAPERS && wait::has_children() });
         }
         any
     }
