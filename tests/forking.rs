@@ -8,7 +8,7 @@ mod common;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::daemons::{self, Effect, Home};
 use common::service::{Service, Supervised};
@@ -214,6 +214,8 @@ cases! {
     a_program_that_does_not_fork_has_ended
     a_killed_main_takes_its_workers_with_it
     workers_that_do_not_listen_are_killed_after_main
+    workers_have_no_more_time_than_the_service
+    hundreds_of_workers_are_killed_at_once
     the_exit_code_is_main_s
     the_exit_code_of_somebody_else_s_child_is_known_too
     members_that_outlive_a_main_that_exits_well_are_no_daemon
@@ -355,6 +357,29 @@ fn workers_that_do_not_listen_are_killed_after_main(how: How) {
     daemon.wait_for_line("main");
     daemon.down();
     assert_eq!(daemon.deaths(), ["0 0"]);
+}
+
+fn workers_have_no_more_time_than_the_service(how: How) {
+    let service = Daemon::imitation(how, "workers=1 stubborn=1").file("timeout-kill", "100\n");
+    let mut daemon = started!(Daemon::start(how, service));
+    daemon.service.listener.expect("suU");
+    daemon.wait_for_line("main");
+    let told = Instant::now();
+    daemon.service.command("1");
+    assert_eq!(daemon.first_death(), "7 0");
+    assert!(told.elapsed() < Duration::from_secs(1));
+    daemon.down();
+}
+
+fn hundreds_of_workers_are_killed_at_once(how: How) {
+    let mut daemon = started!(Daemon::run(how, "workers=800"));
+    daemon.service.listener.expect("suU");
+    daemon.wait_for_line("main");
+    let killed = Instant::now();
+    kill(daemon.main(), 9);
+    assert_eq!(daemon.first_death(), daemon.killed_by(9));
+    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+    daemon.down();
 }
 
 fn the_exit_code_is_main_s(how: How) {
@@ -535,6 +560,15 @@ fn members_are_kept_where_a_flag_says_so(how: How) {
         assert!(is_alive(kept));
         assert!(daemon.family().contains(&daemon.main()));
     }
+    let mut daemon = started!(Daemon::start(how, Daemon::imitation(how, "workers=1").file("flag-keep-members", "")));
+    daemon.service.listener.expect("suU");
+    daemon.wait_for_line("main");
+    let kept = daemon.logged("bystander");
+    daemon.service.command("O");
+    kill(daemon.main(), 9);
+    daemon.service.listener.expect("suUdD");
+    assert!(is_alive(kept));
+    assert!(!daemon.service.service.path("daemon.pid").exists());
 }
 
 // ---- Thirteen real daemons

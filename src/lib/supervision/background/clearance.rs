@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::servicedir::files;
 use crate::sys::process::{self, Entry, Watch, knows_descendants};
 use crate::sys::wait::has_children;
 use crate::sys::{Pid, signal};
@@ -13,6 +14,11 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// What the kernel does not let die in this time, it does not let die soon.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// [`PATIENCE`], or what is left of it where the service has less time to go down. To be asked in the service directory.
+pub fn patience() -> Duration {
+    files::limit(c"timeout-kill", None).unwrap_or(PATIENCE).min(PATIENCE)
+}
 
 /// How far the clearance is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

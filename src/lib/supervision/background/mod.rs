@@ -17,9 +17,26 @@ mod clearance;
 mod pid_file;
 mod search;
 
-pub use clearance::{Clearance, PATIENCE, Step};
+pub use clearance::{Clearance, PATIENCE, Step, patience};
 pub use pid_file::remove;
 pub use search::{Failure, Limit, Outcome, Search};
+
+use crate::servicedir::files;
+use crate::sys::wait::has_children;
+use crate::sys::{Pid, process};
+
+/// What descends from this process and lives.
+pub fn living() -> Vec<Pid> {
+    match has_children() {
+        true => process::descendants(&[]).iter().map(|entry| entry.pid).collect(),
+        false => Vec::new(),
+    }
+}
+
+/// Whether the user wants what main leaves behind kept. To be asked in the service directory.
+pub fn keep_members() -> bool {
+    files::extension(c"flag-keep-members", c"data/s6-rs/flag-keep-members").is_some()
+}
 
 /// Whether a signal asks a daemon to end, so that what ends after it has not forked again to reload.
 pub fn asks_to_end(number: i32) -> bool {

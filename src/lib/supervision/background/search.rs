@@ -197,10 +197,8 @@ impl Search {
     /// descend from us already are no members of what is started now.
     pub fn prepare(pid_file: CString) -> Search {
         let old = pid_file::remove_old(&pid_file);
-        let others =
-            if has_children() { process::descendants(&[]).iter().map(|e| e.pid).collect() } else { Vec::new() };
         Search {
-            place: Place { pid_file, old, others },
+            place: Place { pid_file, old, others: super::living() },
             core: None,
             directory: Directory::default(),
             last: WaitStatus::default(),

@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 use self::core::{Action, Core, Event};
 use crate::cli::{Args, Long, Options};
 use crate::error::{Die, Exit, OrDie, Program, SYSTEM, USAGE, exec_code, message};
-use crate::servicedir::files;
-use crate::supervision::background::{self, Clearance, Limit, Outcome, PATIENCE, Search, Step};
+use crate::supervision::background::{self, Clearance, Limit, Outcome, Search, Step, keep_members};
 use crate::sys::poll::{self, PollFd};
 use crate::sys::process::{self, KNOWS_SUBREAPERS, Watch};
 use crate::sys::signal::{self, Signal};
@@ -93,11 +92,6 @@ fn subreaper() -> Result<(), Die> {
     }
 }
 
-/// Whether the user wants what main leaves behind kept (spec/forking-daemons.md 5).
-fn keep_members() -> bool {
-    files::extension(c"flag-keep-members", c"data/s6-rs/flag-keep-members").is_some()
-}
-
 /// Hands signals on to the inner process, ends with its code, and ends its members if it could not.
 fn outer(inner: Pid) -> Result<Exit, Die> {
     let status = loop {
@@ -121,7 +115,7 @@ fn outer(inner: Pid) -> Result<Exit, Die> {
         return Err(die!(SYSTEM, "the process that watched the daemon was killed by signal ", decimal(signal)));
     }
     if !keep_members() {
-        clear(PATIENCE)?;
+        clear(background::patience())?;
     }
     Ok(Exit::Code(status.code().unwrap_or(SYSTEM)))
 }
@@ -315,7 +309,7 @@ impl Inner {
             Some(Action::Clear { patience, .. }) => {
                 let now = Instant::now();
                 self.search.give_up();
-                self.clearance = Some((Clearance::new(now, patience), now));
+                self.clearance = Some((Clearance::new(now, patience.min(background::patience())), now));
             }
             Some(Action::Exit { code, remove_file }) => {
                 if remove_file {

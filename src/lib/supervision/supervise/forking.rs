@@ -12,7 +12,9 @@ use nix::unistd::{getpgid, getpgrp};
 
 use crate::error::report;
 use crate::servicedir::files;
-use crate::supervision::background::{Clearance, Failure, Limit, Outcome, PATIENCE, Search, Step, asks_to_end, remove};
+use crate::supervision::background::{
+    Clearance, Failure, Limit, Outcome, Search, Step, asks_to_end, keep_members, patience, remove,
+};
 use crate::sys::process::{Watch, become_subreaper};
 use crate::sys::wait::{self, WaitStatus, Which};
 use crate::sys::{Errno, Pid, fd, signal};
@@ -113,10 +115,14 @@ impl Forking {
     /// A child was reaped. `wanted_up`: whether a main that ends of its own accord may have forked again to reload.
     pub fn reaped(&mut self, pid: Pid, status: WaitStatus, wanted_up: bool) -> Option<News> {
         let now = Instant::now();
-        match &self.phase {
+        match &mut self.phase {
             Phase::Parent(parent) if *parent == pid => self.parent_ended(now, status),
             Phase::Main(main) if main.pid() == pid => self.main_ended(now, status, wanted_up),
-            Phase::Clearing(..) => self.clear(now),
+            // There may be many: what is left is looked at once, when all of them are reaped.
+            Phase::Clearing(clearing) => {
+                clearing.next = now;
+                None
+            }
             Phase::Parent(_) | Phase::Searching | Phase::Main(_) => {
                 self.search.reaped(pid, status);
                 self.look(now)
@@ -189,17 +195,21 @@ impl Forking {
 
     /// Main has ended: begins to end what it left, unless that is to be kept.
     fn end(&mut self, now: Instant, status: WaitStatus) -> Option<News> {
-        if files::extension(c"flag-keep-members", c"data/s6-rs/flag-keep-members").is_some() {
-            return Some(News::Ended(status));
+        let killed = status.signal().is_some();
+        if !keep_members() {
+            return self.clear_away(now, status, killed);
         }
-        self.clear_away(now, status, status.signal().is_some())
+        if killed {
+            remove(self.search.pid_file());
+        }
+        Some(News::Ended(status))
     }
 
     /// Begins to end what is left.
     fn clear_away(&mut self, now: Instant, status: WaitStatus, remove_file: bool) -> Option<News> {
         let patience = match status.signal().map(i32::from) {
             Some(libc::SIGKILL) => Duration::ZERO,
-            _ => files::limit(c"timeout-kill", None).unwrap_or(PATIENCE).min(PATIENCE),
+            _ => patience(),
         };
         let clearance = Clearance::new(now, patience);
         self.phase = Phase::Clearing(Clearing { clearance, next: now, status, remove_file });
