@@ -220,6 +220,7 @@ cases! {
     the_exit_code_of_somebody_else_s_child_is_known_too
     members_that_outlive_a_main_that_exits_well_are_no_daemon
     a_signal_reaches_main
+    what_a_signal_leaves_before_main_is_known_is_not_followed
     a_signal_before_main_is_known_is_not_lost
     a_reload_that_forks_again_is_no_death
     a_main_that_hands_over_to_a_child_is_no_death
@@ -419,6 +420,22 @@ fn a_signal_reaches_main(how: How) {
     daemon.service.command("t");
     daemon.wait_for_line(&format!("told {} SIGTERM", daemon.main()));
     assert_eq!(daemon.deaths(), Vec::<String>::new());
+}
+
+/// Before the file comes, main ends by a signal and leaves a worker: that is no daemon, and gets the signal too.
+fn what_a_signal_leaves_before_main_is_known_is_not_followed(how: How) {
+    for stubborn in [false, true] {
+        let words = format!("late=60000 early=1 workers=1 stubborn={}", i32::from(stubborn));
+        let mut daemon = started!(Daemon::start(how, with_limit(how, 2000, &words)));
+        let parent = daemon.logged("parent");
+        daemon.wait_for_line("bystander");
+        until("the parent is gone", || !is_alive(parent));
+        daemon.service.command("Oa");
+        let death = if stubborn { daemon.no_main().to_owned() } else { daemon.killed_by(14) };
+        assert_eq!(daemon.first_death(), death, "{words}");
+        until("nothing is left", || daemon.status().pid == 0 && daemon.family().is_empty());
+        assert!(!daemon.service.listener.letters().contains('U'), "{words}");
+    }
 }
 
 /// Between the parent's exit and the coming of the file, and while the parent lives.

@@ -14,7 +14,8 @@ number to daemon.pid as soon as the process first started, the parent, is gone.
     refuses=CODE the parent ends without a fork
     fails=CODE   the parent exits with this code after the fork
     hangs=1      the parent never exits
-    workers=N    main has that many children; stubborn=1: they do not care for SIGTERM
+    workers=N    main has that many children; stubborn=1: they do not care for SIGTERM and SIGALRM; early=1: main has them
+                 before it waits
     code=CODE    main's answer to SIGTERM; ignores=1: none
 
 Main, told by a signal: TERM exits, HUP executes itself and so goes into the background again, USR1 exits with code 7,
@@ -73,9 +74,15 @@ def write_file(pid):
 def bystander():
     if number("stubborn"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
     log("bystander", os.getpid())
     while True:
         signal.pause()
+
+
+def employ():
+    for _ in range(number("workers")):
+        fork(bystander)
 
 
 def orphans(count):
@@ -88,6 +95,8 @@ def main(wait, ready=None):
     """Begins when `wait` is at end of file; `ready` is closed when the file is written."""
     signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
     os.setsid()
+    if number("early"):
+        employ()
     os.read(wait, 1)
     time.sleep(number("late") / 1000)
     if "dies" in WORDS:
@@ -96,8 +105,8 @@ def main(wait, ready=None):
         write_file(os.getpid())
     if ready is not None:
         os.close(ready)
-    for _ in range(number("workers")):
-        fork(bystander)
+    if not number("early"):
+        employ()
     log("main", os.getpid())
     while True:
         told = signal.sigwait(TOLD)

@@ -188,8 +188,18 @@ pub struct Search {
     core: Option<Core>,
     directory: Directory,
     last: WaitStatus,
-    /// Signals that came while there was no main, each once, in order, with those who got it.
-    sent: Vec<(i32, Vec<Pid>)>,
+    /// Signals that came while there was no main, each once, in order.
+    sent: Vec<Sent>,
+}
+
+/// A signal that main has to get when it is found.
+#[derive(Debug)]
+struct Sent {
+    number: i32,
+    /// Whether it was for the members at the top, not for the parent: then those that come there later get it too.
+    to_members: bool,
+    /// Who has it already.
+    told: Vec<Pid>,
 }
 
 impl Search {
@@ -235,6 +245,12 @@ impl Search {
 
     /// Any other child than the parent and main was reaped.
     pub fn reaped(&mut self, pid: Pid, status: WaitStatus) {
+        if let Some(core) = &mut self.core
+            && self.sent.iter().any(|sent| sent.to_members && sent.told.contains(&pid))
+        {
+            // Main itself, perhaps: what it leaves behind is none.
+            core.may_fall_back = false;
+        }
         match self.place.others.iter().position(|&other| other == pid) {
             Some(index) => drop(self.place.others.swap_remove(index)),
             None => self.last = status,
@@ -249,8 +265,25 @@ impl Search {
             // Children that nobody reaped meanwhile: their numbers are still theirs.
             let _ = signal::kill(pid, number);
         }
-        self.sent.retain(|&(earlier, _)| earlier != number);
-        self.sent.push((number, told));
+        self.sent.retain(|sent| sent.number != number);
+        self.sent.push(Sent { number, to_members: parent.is_none(), told });
+    }
+
+    /// The members that are at the top now, and were below another one when a signal came, get it too: a main that ended
+    /// by it may have left them.
+    fn tell_newcomers(&mut self) {
+        if !self.sent.iter().any(|sent| sent.to_members) {
+            return;
+        }
+        let top = self.place.top();
+        for sent in self.sent.iter_mut().filter(|sent| sent.to_members) {
+            for &pid in &top {
+                if !sent.told.contains(&pid) {
+                    let _ = signal::kill(pid, sent.number);
+                    sent.told.push(pid);
+                }
+            }
+        }
     }
 
     /// A descriptor that becomes readable when something happens in the directory of the pid file.
@@ -269,7 +302,10 @@ impl Search {
         self.directory.drain();
         let outcome = core.look(now, &mut self.place, self.last);
         match &outcome {
-            Outcome::Waiting => return outcome,
+            Outcome::Waiting => {
+                self.tell_newcomers();
+                return outcome;
+            }
             Outcome::Found(watch) => self.tell(watch),
             Outcome::FellBack(watch) => {
                 let pid = decimal(watch.pid().as_raw().unsigned_abs());
@@ -291,10 +327,8 @@ impl Search {
 
     /// What main missed while it was not known.
     fn tell(&mut self, main: &Watch) {
-        for (number, told) in self.sent.drain(..) {
-            if !told.contains(&main.pid()) {
-                let _ = main.kill(number);
-            }
+        for sent in self.sent.drain(..).filter(|sent| !sent.told.contains(&main.pid())) {
+            let _ = main.kill(sent.number);
         }
     }
 }
