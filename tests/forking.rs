@@ -860,6 +860,26 @@ fn without_a_pidfile_orphans_go_where_they_went() {
 }
 
 #[test]
+fn a_daemon_that_names_itself_is_not_searched_for_any_more() {
+    // Two processes at the top, no pid file, and, after the limit, an orphan that ends.
+    let main = "s6-sdnotify --pid --ready; sleep 0.5; (sleep 0 &); touch orphaned; exec sleep 1000";
+    let command = format!("sh -c '(sleep 1000 & sh -c \"{main}\" &)'");
+    let service = Daemon::directory(How::Pidfile, "", "daemon.pid", &command)
+        .file("notify-socket", "")
+        .file("notify-access", "all\n")
+        .file("timeout-ready", "200\n");
+    let mut daemon = started!(Daemon::start(How::Pidfile, service));
+    daemon.service.listener.expect("suU");
+    let main = daemon.status().pid as i32;
+    until("the orphan is there", || daemon.service.service.path("orphaned").exists());
+    until("the orphan is gone", || daemon.family().len() == 2);
+    daemon.service.command("r");
+    assert_eq!(daemon.first_death(), "256 15");
+    assert_eq!((is_alive(main), daemon.service.errors()), (false, String::new()));
+    daemon.down();
+}
+
+#[test]
 fn a_start_that_takes_too_long_is_taken_down() {
     let service =
         Daemon::imitation(How::Pidfile, "hangs=1").file("timeout-ready", "300\n").file("timeout-kill", "300\n");

@@ -318,6 +318,12 @@ impl Search {
         outcome
     }
 
+    /// Ends the search, or what would have become one: main is known without it.
+    pub fn found_otherwise(&mut self, main: &Watch) {
+        self.tell(main);
+        self.give_up();
+    }
+
     /// Ends the search without a result, for instance because there is nothing to be found any more.
     pub fn give_up(&mut self) {
         self.core = None;

@@ -247,6 +247,8 @@ impl Forking {
         match &self.phase {
             Phase::Clearing(..) => None,
             Phase::Parent(_) | Phase::Searching | Phase::Main(_) => {
+                self.search.found_otherwise(&main);
+                self.followed = true;
                 self.phase = Phase::Main(main);
                 Some(News::MainIs(pid))
             }
