@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 use nix::fcntl::OFlag;
-use nix::sys::stat::{FileStat, SFlag, lstat};
+use nix::sys::stat::{FileStat, SFlag, lstat, stat};
 
 use crate::sys::fd::{self, open_file};
 use crate::sys::{Errno, Pid};
@@ -19,8 +19,10 @@ const MOST: usize = 127;
 pub enum Content {
     /// There is none, or only the old one that could not be removed.
     Missing,
-    /// No number: empty, unreadable, or something else.
+    /// No number: empty, or something else.
     Invalid,
+    /// It cannot be read.
+    Unreadable(Errno),
     /// A number that a daemon may have.
     Number(Pid),
 }
@@ -42,8 +44,12 @@ pub struct Fingerprint {
     text: Vec<u8>,
 }
 
-/// The file as it is now. Never waits, whatever is in its place.
+/// The file as it is now. Never waits, whatever is in its place, and opens nothing but a regular file: a daemon that
+/// writes into a fifo would be killed when its reader leaves at once. EINVAL for all else.
 fn read(path: &CStr) -> Result<Fingerprint, Errno> {
+    if !is_regular(&stat(path)?) {
+        return Err(Errno::EINVAL);
+    }
     let file = File::from(open_file(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, 0)?);
     let about = file.metadata().map_err(|_| Errno::EIO)?;
     let mut text = vec![0; MOST];
@@ -67,7 +73,8 @@ fn read(path: &CStr) -> Result<Fingerprint, Errno> {
 pub fn content(path: &CStr, old: Option<&Fingerprint>) -> Content {
     match read(path) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => Content::Missing,
-        Err(_) => Content::Invalid,
+        Err(Errno::EINVAL) => Content::Invalid,
+        Err(errno) => Content::Unreadable(errno),
         Ok(now) if old == Some(&now) => Content::Missing,
         Ok(now) => parse(&now.text).map_or(Content::Invalid, Content::Number),
     }
@@ -103,6 +110,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::ffi::CString;
+    use std::io::{Read, Write};
     use std::os::unix::ffi::OsStrExt;
     use std::path::PathBuf;
 
@@ -184,9 +192,17 @@ mod tests {
         assert_eq!(remove_old(&place.path()), None);
         assert_eq!(content(&place.path(), None), Content::Invalid);
         std::fs::remove_dir(place.file()).unwrap();
-        nix::unistd::mkfifo(&place.file(), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        nix::unistd::mkfifo(&place.file(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // A reader and a writer at once: what is in the fifo stays there.
+        let mut fifo = File::options().read(true).write(true).open(place.file()).unwrap();
+        fifo.write_all(b"1234\n").unwrap();
         assert_eq!(content(&place.path(), None), Content::Invalid);
+        let mut text = [0; 5];
+        fifo.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"1234\n");
         assert_eq!(content(c"/dev/zero", None), Content::Invalid);
         assert_eq!(content(c"/nonexistent/pid", None), Content::Missing);
+        let long = CString::new([b'x'; 256]).unwrap();
+        assert_eq!(content(&long, None), Content::Unreadable(Errno::ENAMETOOLONG));
     }
 }

@@ -12,7 +12,7 @@ use super::pid_file::{self, Content, Fingerprint};
 use crate::error::message;
 use crate::sys::process::{self, KNOWS_SUBREAPERS, Watch, knows_descendants};
 use crate::sys::wait::{WaitStatus, has_children};
-use crate::sys::{Pid, signal};
+use crate::sys::{Errno, Pid, signal, strerror};
 use crate::text::decimal;
 use crate::warn;
 
@@ -86,6 +86,7 @@ impl Failure {
         match self.miss {
             Miss::Missing => message(&[&fate, &"there is no pid file ", &pid_file]),
             Miss::Invalid => message(&[&fate, &pid_file, &" holds no process number"]),
+            Miss::Unreadable(errno) => message(&[&fate, &pid_file, &" cannot be read: ", &strerror(errno)]),
             Miss::Dead(pid) => message(&[&fate, &pid_file, &" names process ", &number(pid), &", which is gone"]),
             Miss::Stranger(pid) => {
                 message(&[&fate, &pid_file, &" names process ", &number(pid), &", which is not part of it"])
@@ -99,6 +100,7 @@ impl Failure {
 enum Miss {
     Missing,
     Invalid,
+    Unreadable(Errno),
     /// It holds the number of no live process.
     Dead(Pid),
     /// It holds the number of a live process that is no member.
@@ -169,6 +171,7 @@ fn find<W: World>(world: &mut W) -> Result<W::Watch, Miss> {
     let pid = match world.content() {
         Content::Missing => return Err(Miss::Missing),
         Content::Invalid => return Err(Miss::Invalid),
+        Content::Unreadable(errno) => return Err(Miss::Unreadable(errno)),
         Content::Number(pid) => pid,
     };
     let watch = world.pin(pid).ok_or(Miss::Dead(pid))?;
@@ -638,10 +641,12 @@ mod tests {
             (two, number(6), "found 6", "found 6"),
             (one, Content::Missing, "waiting", "fell back to 5"),
             (one, Content::Invalid, "waiting", "fell back to 5"),
+            (one, Content::Unreadable(Errno::EACCES), "waiting", "fell back to 5"),
             (one, number(99), "waiting", "fell back to 5"),
             (deep, Content::Missing, "waiting", "fell back to 5"),
             (one, number(STRANGER), "waiting", "failed, 104"),
             (two, Content::Missing, "waiting", "failed, 104"),
+            (two, Content::Unreadable(Errno::EACCES), "waiting", "failed, 104"),
             (two, number(99), "waiting", "failed, 104"),
             (&[], Content::Missing, "none left, 104", "none left, 104"),
             (&[], Content::Invalid, "none left, 104", "none left, 104"),
