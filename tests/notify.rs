@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::service::{Service, Supervised};
-use common::{Background, eventually, program, run, skip, text, until, with_path};
+use common::{Background, eventually, is_alive, kill, program, run, skip, text, until, with_path};
 
 const PROBE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/notify/probe.py");
 
@@ -458,6 +458,28 @@ fn a_main_process_whose_parent_lives_is_watched_too() {
     probed.new_instance(child);
     assert_eq!(probed.letters(), "sudDu");
     common::kill(parent, 9);
+}
+
+#[test]
+fn what_a_run_leaves_is_killed_before_the_next_unless_it_is_to_be_kept() {
+    let run = "(trap '' TERM; exec sleep 1000) & echo $! >>left; s6-sdnotify --ready; exec sleep 1000";
+    let left = |service: &Supervised, count| -> Vec<i32> {
+        eventually("each run has left a process", || {
+            let left: Vec<i32> = text(service.service.path("left")).lines().map(|pid| pid.parse().unwrap()).collect();
+            (left.len() == count && service.status().ready && service.status().is_up()).then_some(left)
+        })
+    };
+    for keep in [false, true] {
+        let service = Service::new(run).file("notify-socket", "").file("notify-access", "all\n").finish("");
+        let service = if keep { service.file("flag-keep-members", "") } else { service };
+        let supervised = service.supervise();
+        let first = left(&supervised, 1)[0];
+        supervised.command("ru");
+        let both = left(&supervised, 2);
+        assert_eq!((is_alive(first), is_alive(both[1])), (keep, true));
+        kill(first, 9);
+        kill(both[1], 9);
+    }
 }
 
 #[test]

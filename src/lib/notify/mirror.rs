@@ -101,6 +101,11 @@ impl Mirror {
         &self.service
     }
 
+    /// Who is telling the holder something now.
+    pub fn running(&self) -> Option<Pid> {
+        self.running.as_ref().map(|&(pid, _)| pid)
+    }
+
     /// An entry came in.
     pub fn stored<F>(&mut self, entry: &Entry<F>) {
         self.tasks.push_back(Task::Store(entry.serial));

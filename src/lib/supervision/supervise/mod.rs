@@ -386,6 +386,7 @@ impl Shell {
 
     #[inline(never)] // As record_death.
     fn start(&mut self) -> Event {
+        self.notification.iter().for_each(|notification| notification.end_leftovers());
         if notification::prepare(&mut self.notification, self.directory, self.descriptors).is_err() {
             return Event::StartFailed;
         }

@@ -22,6 +22,7 @@ use crate::notify::receiver::{Buffer, Incoming, Receiver};
 use crate::notify::report::{Circumstances, Report};
 use crate::notify::store::{Entry, Preserve, Store};
 use crate::servicedir::files;
+use crate::supervision::background;
 use crate::sys::cptr::CPtr;
 use crate::sys::env::Env;
 use crate::sys::poll::{self, PollFd};
@@ -96,6 +97,8 @@ pub struct Notification {
     store: Store,
     /// Where the store is held too.
     mirror: Option<Mirror>,
+    /// What descended from us before the first run.
+    others: Vec<Pid>,
     /// No run was started yet: what a killed supervisor left in the holder is to come back.
     first: bool,
     /// When the last reload signal was sent, in microseconds of CLOCK_MONOTONIC.
@@ -227,6 +230,7 @@ impl Notification {
             outcome: Outcome::default(),
             store: Store::default(),
             mirror: None,
+            others: background::living(),
             first: true,
             reload_usec: 0,
             stale: Stale::Everything,
@@ -317,6 +321,19 @@ impl Notification {
             reserved: self.store.max().max(entries.len()) as u32,
             restore: self.mirror.as_ref().filter(|_| self.first).map(|mirror| (mirror.holder(), mirror.service())),
         })
+    }
+
+    /// Before a start: kills what the last run left, unless it is to be kept (spec/forking-daemons.md 5). With a pid file
+    /// that was done before finish.
+    pub fn end_leftovers(&self) {
+        if self.first || !wait::has_children() || background::keep_members() {
+            return;
+        }
+        let teller = self.mirror.as_ref().and_then(Mirror::running);
+        let spared: Vec<Pid> = self.others.iter().copied().chain(teller).collect();
+        if !background::kill_leftovers(&spared) {
+            warn!("unable to end all that the last run left behind");
+        }
     }
 
     /// run was started; says how often it must say that it works.
