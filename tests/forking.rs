@@ -959,6 +959,15 @@ fn a_parent_that_takes_too_long_is_killed() {
     }
 }
 
+#[test]
+fn the_longest_limit_is_no_shorter_than_none() {
+    let service = Daemon::with_options(How::Watcher, "-t 4294967295", "late=5500");
+    let mut daemon = started!(Daemon::start(How::Watcher, service));
+    daemon.service.listener.expect("suU");
+    assert_eq!(daemon.service.errors(), "");
+    daemon.down();
+}
+
 /// The code of s6-background-watch in a scratch directory, and what it said.
 fn watch(options: &[&str], pid_file: &str, script: &str) -> (i32, String) {
     let scratch = Scratch::new();

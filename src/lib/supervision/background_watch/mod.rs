@@ -22,7 +22,7 @@ use crate::sys::signal::{self, Signal};
 use crate::sys::spawn::{self, Spawn};
 use crate::sys::wait::{self, WaitStatus, Which};
 use crate::sys::{Errno, Pid, fd};
-use crate::text::{self, decimal};
+use crate::text::decimal;
 use crate::{die, warn};
 
 /// Runs a daemon that goes into the background, and ends when the daemon does, with its code.
@@ -36,7 +36,8 @@ fn run(args: Args) -> Result<Exit, Die> {
     let (mut timeout, mut notification) = (None, None);
     while let Some((letter, value)) = options.next()? {
         match letter {
-            't' => timeout = Some(value.u32()?),
+            // Unlike elsewhere 0 is no time at all; what is for ever elsewhere are weeks here.
+            't' => timeout = Some(Duration::from_millis(value.u32()?.into())),
             'd' => notification = Some(value.u32()?),
             _ => return Err(options.unknown(letter)),
         }
@@ -65,7 +66,7 @@ fn run(args: Args) -> Result<Exit, Die> {
             // A signal to the outer one's group must not take both at once.
             let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
             subreaper()?;
-            Inner::start(pid_file, prog, timeout.map(limit), notification, outer_lives)?.watch()
+            Inner::start(pid_file, prog, timeout, notification, outer_lives)?.watch()
         }
     }
 }
@@ -77,11 +78,6 @@ fn notification_fd(number: u32) -> Result<OwnedFd, Die> {
         Ok(number) => fd::inherited(number).or_die("use the notification fd", ""),
         Err(_) => Err(die!(SYSTEM, Errno::EBADF => "unable to use the notification fd")),
     }
-}
-
-/// The length of `-t`: unlike elsewhere 0 is no time at all.
-fn limit(milliseconds: u32) -> Option<Duration> {
-    if milliseconds == 0 { Some(Duration::ZERO) } else { text::limit(milliseconds) }
 }
 
 fn subreaper() -> Result<(), Die> {
@@ -152,7 +148,7 @@ impl Inner {
     fn start(
         pid_file: &'static CStr,
         prog: Args,
-        timeout: Option<Option<Duration>>,
+        timeout: Option<Duration>,
         notification: Option<OwnedFd>,
         outer_lives: OwnedFd,
     ) -> Result<Self, Die> {
@@ -165,7 +161,7 @@ impl Inner {
         Ok(Inner {
             core: Core::default(),
             search,
-            limit: Limit { since, length: timeout.flatten() },
+            limit: Limit { since, length: timeout },
             prog: name,
             outer_lives: Some(outer_lives),
             notification,
