@@ -216,6 +216,7 @@ cases! {
     workers_that_do_not_listen_are_killed_after_main
     workers_have_no_more_time_than_the_service
     hundreds_of_workers_are_killed_at_once
+    a_worker_without_its_first_thread_is_no_zombie
     the_exit_code_is_main_s
     the_exit_code_of_somebody_else_s_child_is_known_too
     members_that_outlive_a_main_that_exits_well_are_no_daemon
@@ -381,6 +382,16 @@ fn hundreds_of_workers_are_killed_at_once(how: How) {
     assert_eq!(daemon.first_death(), daemon.killed_by(9));
     assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
     daemon.down();
+}
+
+fn a_worker_without_its_first_thread_is_no_zombie(how: How) {
+    let mut daemon = started!(Daemon::run(how, "workers=1 headless=1"));
+    daemon.service.listener.expect("suU");
+    daemon.wait_for_line("main");
+    let worker = daemon.logged("bystander");
+    until("its first thread has ended", || state(worker) == 'Z');
+    daemon.down();
+    assert_eq!(state(worker), '-');
 }
 
 fn the_exit_code_is_main_s(how: How) {

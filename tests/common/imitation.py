@@ -16,15 +16,18 @@ number to daemon.pid as soon as the process first started, the parent, is gone.
     hangs=1      the parent never exits
     workers=N    main has that many children; stubborn=1: they do not care for SIGTERM and SIGALRM; early=1: main has them
                  before it waits
+    headless=1   their first thread ends, and another one lives on
     code=CODE    main's answer to SIGTERM; ignores=1: none
 
 Main, told by a signal: TERM exits, HUP executes itself and so goes into the background again, USR1 exits with code 7,
 USR2 lets a child take over, WINCH leaves a thousand orphans behind. The file `log` tells what happened.
 """
 
+import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 
 WORDS = dict(word.split("=", 1) for word in sys.argv[1:])
@@ -76,6 +79,9 @@ def bystander():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
     log("bystander", os.getpid())
+    if number("headless"):
+        threading.Thread(target=time.sleep, args=(1000,)).start()
+        ctypes.CDLL(None).pthread_exit(None)
     while True:
         signal.pause()
 

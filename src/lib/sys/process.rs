@@ -202,6 +202,7 @@ pub struct Entry {
 struct Stat {
     state: u8,
     parent: Pid,
+    threads: u32,
     /// Of a zombie, for those who may trace it; 0 for all others.
     exit: WaitStatus,
 }
@@ -209,6 +210,7 @@ struct Stat {
 #[cfg(target_os = "linux")]
 fn read_stat(pid: Pid) -> Option<Stat> {
     /// Numbers after the name in parentheses: the state is the first, the exit code the last of 50.
+    const THREADS: usize = 17;
     const EXIT: usize = 49;
     let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
     let mut path = [0; 32];
@@ -226,14 +228,17 @@ fn read_stat(pid: Pid) -> Option<Stat> {
     let mut fields = text.get(after_name..)?.split(u8::is_ascii_whitespace);
     let state = *fields.next()?.first()?;
     let parent = Pid::from_raw(number(fields.next()?)?);
-    let exit = fields.nth(EXIT - 2).and_then(number).unwrap_or(0);
-    Some(Stat { state, parent, exit: WaitStatus::from_raw(exit) })
+    let threads = fields.nth(THREADS - 2).and_then(number).unwrap_or(0).unsigned_abs();
+    let exit = fields.nth(EXIT - THREADS - 1).and_then(number).unwrap_or(0);
+    Some(Stat { state, parent, threads, exit: WaitStatus::from_raw(exit) })
 }
 
 #[cfg(target_os = "linux")]
 fn read_entry(pid: Pid) -> Option<Entry> {
-    let Stat { state, parent, .. } = read_stat(pid)?;
-    Some(Entry { pid, parent, alive: !matches!(state, b'Z' | b'X') })
+    let Stat { state, parent, threads, .. } = read_stat(pid)?;
+    // The first thread may have ended without the others.
+    let alive = !matches!(state, b'Z' | b'X') || threads > 1;
+    Some(Entry { pid, parent, alive })
 }
 
 /// Whether /proc is there and tells of the processes by the numbers that we know them by. In a PID namespace it is that
