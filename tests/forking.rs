@@ -224,6 +224,7 @@ cases! {
     what_a_signal_leaves_before_main_is_known_is_not_followed
     a_signal_before_main_is_known_is_not_lost
     a_reload_that_forks_again_is_no_death
+    what_a_main_leaves_that_reloads_badly_can_be_taken_down
     a_main_that_hands_over_to_a_child_is_no_death
     a_main_that_exits_well_with_nobody_left_is_a_death
     orphans_leave_no_zombies
@@ -484,6 +485,19 @@ fn a_reload_that_forks_again_is_no_death(how: How) {
         assert_eq!(daemon.service.listener.letters(), "suU", "{words}");
         daemon.down();
     }
+}
+
+/// While another main is searched for, which never comes.
+fn what_a_main_leaves_that_reloads_badly_can_be_taken_down(how: How) {
+    let mut daemon = started!(Daemon::start(how, with_limit(how, 60_000, "workers=1 stubborn=1")));
+    daemon.service.listener.expect("suU");
+    daemon.wait_for_line("main");
+    let main = daemon.main();
+    kill(main, 15);
+    until("main is reaped", || state(main) == '-');
+    daemon.down();
+    daemon.service.listener.expect("suUdD");
+    assert_eq!(daemon.deaths(), ["0 0"]);
 }
 
 fn a_main_that_hands_over_to_a_child_is_no_death(how: How) {

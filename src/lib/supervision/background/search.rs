@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::pid_file::{self, Content, Fingerprint};
+use super::{PATIENCE, asks_to_end};
 use crate::error::message;
 use crate::sys::process::{self, KNOWS_SUBREAPERS, Watch, knows_descendants};
 use crate::sys::wait::{WaitStatus, has_children};
@@ -248,11 +249,11 @@ impl Search {
 
     /// Any other child than the parent and main was reaped.
     pub fn reaped(&mut self, pid: Pid, status: WaitStatus) {
-        if let Some(core) = &mut self.core
-            && self.sent.iter().any(|sent| sent.to_members && sent.told.contains(&pid))
-        {
+        let told = self.sent.iter().filter(|sent| sent.to_members && sent.told.contains(&pid));
+        for number in told.map(|sent| sent.number).collect::<Vec<_>>() {
             // Main itself, perhaps: what it leaves behind is none.
-            core.may_fall_back = false;
+            self.core.iter_mut().for_each(|core| core.may_fall_back = false);
+            self.hurry(number);
         }
         match self.place.others.iter().position(|&other| other == pid) {
             Some(index) => drop(self.place.others.swap_remove(index)),
@@ -270,6 +271,15 @@ impl Search {
         }
         self.sent.retain(|sent| sent.number != number);
         self.sent.push(Sent { number, to_members: parent.is_none(), told });
+        self.hurry(number);
+    }
+
+    /// What is left of a main that has ended, and is told to end too, has no more time to show another main than it would
+    /// have to end.
+    fn hurry(&mut self, number: i32) {
+        if let Some(core) = self.core.as_mut().filter(|core| asks_to_end(number) && !core.may_fall_back) {
+            core.end = core.end.min(Instant::now() + PATIENCE);
+        }
     }
 
     /// The members that are at the top now, and were below another one when a signal came, get it too: a main that ended
