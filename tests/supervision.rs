@@ -111,6 +111,20 @@ fn finish_is_told_how_run_ended_and_may_end_it_all() {
 }
 
 #[test]
+fn a_script_whose_interpreter_is_not_there_is_not_taken_for_missing() {
+    let crlf = "#!/bin/sh\r\nexit 125\r\n";
+    let service = Service::new("exit 0").file("down", "");
+    service.scratch.script("service/finish", crlf);
+    let mut s = service.supervise();
+    s.command("o");
+    s.listener.expect("sudD");
+    assert!(s.errors().contains("unable to start ./finish (its interpreter does not exist)"), "{}", s.errors());
+    s.service.scratch.script("service/run", crlf);
+    s.command("o");
+    until("a warning", || s.errors().contains("unable to start ./run (its interpreter does not exist)"));
+}
+
+#[test]
 fn a_finish_that_does_not_end_is_killed() {
     let service = Service::new("exit 0").finish("exec sleep 1000").file("timeout-finish", "100\n").file("down", "");
     let mut s = service.supervise();
@@ -694,6 +708,16 @@ fn as_process_one_it_reaps_orphans_and_becomes_finish() {
     scanned.command("t");
     assert_eq!(scanned.scanner.code(), 0);
     assert_eq!(text(proof), "1 0\n");
+}
+
+#[test]
+fn a_finish_whose_interpreter_is_not_there_is_a_reason_for_crash() {
+    let scandir = Scandir::new();
+    scandir.scratch.script(".s6-svscan/finish", "#!/bin/sh\r\nexit 0\r\n");
+    scandir.scratch.script(".s6-svscan/crash", "#!/bin/sh\nexit 42\n");
+    let mut scanned = scandir.scan(&[]);
+    assert_eq!(scanned.end(), 42);
+    assert!(scanned.errors().contains("unable to execute .s6-svscan/finish"), "{}", scanned.errors());
 }
 
 #[test]

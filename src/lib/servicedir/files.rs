@@ -24,6 +24,11 @@ pub fn exists(path: &CStr) -> bool {
     !matches!(nix::unistd::access(path, nix::unistd::AccessFlags::F_OK), Err(Errno::ENOENT | Errno::ENOTDIR))
 }
 
+/// What a message adds about a file that is there and yet cannot be executed because something does not exist.
+pub fn lacking(file: &CStr, errno: Errno) -> &'static str {
+    if errno == Errno::ENOENT && exists(file) { " (its interpreter does not exist)" } else { "" }
+}
+
 /// Where an extension file is: `./NAME`, else `./data/s6-rs/NAME`, since s6-rc-compile copies only the names it
 /// knows, and `data` (design.md 5). `None` in the service directory of somebody who does not use it.
 pub fn extension(direct: &'static CStr, in_data: &'static CStr) -> Option<&'static CStr> {

@@ -20,6 +20,7 @@ use super::supervise::setup;
 use crate::cli::{Args, Long, Options};
 use crate::error::{Die, Exit, OK, OrDie, Program};
 use crate::events::fifodir;
+use crate::servicedir::files;
 use crate::sys::cptr::CPtr;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::signal::{self, Signal};
@@ -459,9 +460,9 @@ impl Shell {
     fn finish(&self) -> Result<Exit, Die> {
         signal::untrap();
         match execute(FINISH) {
-            Errno::ENOENT => Ok(OK),
+            Errno::ENOENT if !files::exists(FINISH) => Ok(OK),
             errno => {
-                warn!(errno => "unable to execute ", FINISH);
+                warn!(errno => "unable to execute ", FINISH, files::lacking(FINISH, errno));
                 Err(self.crash())
             }
         }
@@ -500,7 +501,7 @@ fn run_script(script: &CStr) -> bool {
     match Spawn::new(&[CPtr::new(script), CPtr::NULL]).start() {
         Ok(_) => true,
         Err(errno) => {
-            warn!(errno => "unable to start ", script);
+            warn!(errno => "unable to start ", script, files::lacking(script, errno));
             false
         }
     }
