@@ -2,6 +2,7 @@
 //! called by a link; else the one that its first argument names.
 
 use crate::cli::Args;
+use crate::die;
 use crate::error::{Die, Exit, Program, USAGE, message, report};
 use crate::programs;
 use crate::sys::fd;
@@ -26,7 +27,7 @@ pub fn choose(args: Args) -> (&'static Program, Args) {
 /// Says what there is to choose from.
 fn run(args: Args) -> Result<Exit, Die> {
     if let Some(name) = args.get(1) {
-        report("fatal: ", &[&"no program is called ", &name], None);
+        return Err(die!(USAGE, "no program is called ", name, ": without arguments, s6-rs lists them"));
     }
     report("usage: ", &[&PROGRAM.usage], None);
     let list: Vec<u8> = programs::all().flat_map(|p| message(&[&"  ", &p.usage, &"\n"])).collect();
