@@ -344,8 +344,8 @@ fn client_hears(options: &[&str], first: &[u8], then: &[u8]) -> (i32, String) {
 fn a_client_tells_what_went_wrong_at_the_other_end() {
     const BANNER: &[u8] = b"s6-sudo b v1.0\n";
     for (first, then, code, message) in [
-        (&b""[..], &b""[..], 111, "the server closed the connection instead of sending the banner of the server"),
-        (b"s6-su", b"", 111, "the server closed the connection instead of sending the banner of the server"),
+        (&b""[..], &b""[..], 111, "the server closed the connection at once: perhaps it does not admit this user"),
+        (b"s6-su", b"", 111, "the server closed the connection instead of sending its banner"),
         (b"s6-sudo c v1.0\n", b"", 100, "wrong server banner"),
         (BANNER, b"\x0d", 111, "the server was unable to run the program: Permission denied"),
         (BANNER, b"\0\0", 111, "the server closed the connection instead of sending the status of the program"),

@@ -40,7 +40,7 @@ fn run(args: Args) -> Result<Exit, Die> {
         .or_die("prepare", "descriptors")?;
 
     let deadline = after(limit);
-    let banner: [u8; SERVER_BANNER.len()] = receive(&from_server, "the banner of the server", deadline)?;
+    let banner: [u8; SERVER_BANNER.len()] = receive(&from_server, BANNER, deadline)?;
     if banner != *SERVER_BANNER {
         return Err(die!(USAGE, "wrong server banner"));
     }
@@ -68,10 +68,16 @@ fn variables() -> Vec<&'static CStr> {
     cptr::strings(env::environ_list()).filter(|entry| entry.to_bytes().contains(&b'=')).collect()
 }
 
+/// What the server says first, unless whoever is in front of it does not let this user in.
+const BANNER: &str = "its banner";
+
 /// What the server says next; its end is an error.
 fn receive<const N: usize>(from: impl AsFd, what: &str, deadline: Option<Instant>) -> Result<[u8; N], Die> {
     let mut bytes = [0; N];
     match fd::read_before(from, &mut bytes, deadline) {
+        Ok(0) if what == BANNER => {
+            Err(die!(SYSTEM, "the server closed the connection at once: perhaps it does not admit this user"))
+        }
         Ok(count) if count < N => Err(die!(SYSTEM, "the server closed the connection instead of sending ", what)),
         Ok(_) => Ok(bytes),
         failure => failure.or_die("receive", what).map(|_| bytes),
