@@ -129,6 +129,23 @@ fn a_server_that_is_not_there_is_another_error_than_one_that_refuses() {
 }
 
 #[test]
+fn a_server_that_hangs_up_may_not_admit_the_user() {
+    let scratch = Scratch::new();
+    let listener = UnixListener::bind(scratch.path("s")).unwrap();
+    let socket = scratch.path("s");
+    let socket = socket.to_str().unwrap();
+    let client = std::thread::spawn({
+        let socket = socket.to_owned();
+        move || run("s6-fdholder-delete", &[&socket, "x"])
+    });
+    drop(listener.accept().unwrap());
+    let outcome = client.join().unwrap();
+    assert_eq!(outcome.code, 1);
+    let reason = "unable to delete x (perhaps the server does not admit this user): Broken pipe";
+    assert_eq!(outcome.err, format!("s6-fdholder-delete: fatal: {reason}\n"));
+}
+
+#[test]
 fn a_server_that_never_answers_is_waited_for_as_long_as_told() {
     let scratch = Scratch::new();
     let _listener = UnixListener::bind(scratch.path("s")).unwrap();

@@ -466,6 +466,7 @@ fn outside_of_a_supervised_service_it_refuses() {
     let scratch = Scratch::new();
     let start = || finish(program("s6-notifyoncheck").args(["-3", "0", "true"]).current_dir(scratch.path("")));
     assert_eq!(start().code, 100);
+    assert!(start().err.contains("the current directory is not that of a supervised service"), "{}", start().err);
     scratch.write("supervise/lock", "");
     assert_eq!(start().code, 100, "not locked");
     let lock = File::options().write(true).open(scratch.path("supervise/lock")).unwrap();

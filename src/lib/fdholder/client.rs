@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::die;
 use crate::error::{Die, OrDie};
 use crate::fdholder::held::Held;
 use crate::fdholder::protocol::{self, Entries, messages, take_u32};
@@ -14,6 +15,14 @@ use crate::unixmessage::{Inbox, Limits, MAX_FDS, Message, Outbox};
 
 /// Descriptors of a client that are not part of a dump.
 const OWN: usize = 16;
+
+/// What a client makes of a failed request: exit code 1, and the likely reason of a server that only hangs up.
+pub fn answered<T>(answer: Result<T, Errno>, verb: &str, object: &CStr) -> Result<T, Die> {
+    answer.map_err(|errno| {
+        let likely = if errno == Errno::EPIPE { " (perhaps the server does not admit this user)" } else { "" };
+        die!(1, errno => "unable to ", verb, " ", object, likely)
+    })
+}
 
 /// A connection to a server. Its errors: ETIMEDOUT at the deadline; EPIPE when the server hangs up, because it does
 /// not let us in or does not like what we say; EPROTO when it does not speak our language; and what it answers.

@@ -2,7 +2,7 @@
 
 use crate::cli::{Args, Options};
 use crate::error::{Die, Exit, OK, OrDie, Program};
-use crate::fdholder::client::Connection;
+use crate::fdholder::client::{Connection, answered};
 use crate::sys::fd;
 
 /// Exits 1 if the server does not drop it.
@@ -21,6 +21,6 @@ fn run(args: Args) -> Result<Exit, Die> {
     let operands = options.operands();
     let (Some(path), Some(id)) = (operands.get(0), operands.get(1)) else { return Err(Die::usage()) };
     fd::open_missing_standard().or_die("open", "/dev/null")?;
-    Connection::open(path, limit)?.delete(id).or_die_with(1, "delete", id)?;
+    answered(Connection::open(path, limit)?.delete(id), "delete", id)?;
     Ok(OK)
 }

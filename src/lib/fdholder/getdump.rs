@@ -2,7 +2,7 @@
 
 use crate::cli::{Args, Options};
 use crate::error::{Die, Exec, Exit, OrDie, Program};
-use crate::fdholder::client::Connection;
+use crate::fdholder::client::{Connection, answered};
 use crate::fdholder::dump;
 use crate::sys::fd;
 
@@ -22,7 +22,7 @@ fn run(args: Args) -> Result<Exit, Die> {
     let operands = options.operands();
     let (Some(path), Some(_)) = (operands.get(0), operands.get(1)) else { return Err(Die::usage()) };
     fd::open_missing_standard().or_die("open", "/dev/null")?;
-    let dump = Connection::open(path, limit)?.get_dump().or_die_with(1, "get the dump of", path)?;
+    let dump = answered(Connection::open(path, limit)?.get_dump(), "get the dump of", path)?;
     let env = dump::to_env(dump).or_die("hand over", "the descriptors")?;
     Ok(Exec::operands(operands.from(1)).with_env(env).into())
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::{Args, Options};
 use crate::error::{Die, Exit, OK, OrDie, Program};
-use crate::fdholder::client::Connection;
+use crate::fdholder::client::{Connection, answered};
 use crate::sys::Errno;
 use crate::sys::fd::{self, STDOUT};
 use crate::text;
@@ -22,7 +22,7 @@ fn run(args: Args) -> Result<Exit, Die> {
     let path = options.operands().get(0).ok_or_else(Die::usage)?;
     let can_write = fd::is_open(1);
     fd::open_missing_standard().or_die("open", "/dev/null")?;
-    let names = Connection::open(path, limit)?.list().or_die_with(1, "list the descriptors of", path)?;
+    let names = answered(Connection::open(path, limit)?.list(), "list the descriptors of", path)?;
     let mut lines = Vec::new();
     for name in names {
         lines.extend(text::quote(name.to_bytes()));

@@ -3,7 +3,7 @@
 
 use crate::cli::{Args, Options};
 use crate::error::{Die, Exec, Exit, OrDie, Program};
-use crate::fdholder::client::Connection;
+use crate::fdholder::client::{Connection, answered};
 use crate::sys::fd;
 
 /// Exits 1 if the server does not give it.
@@ -29,7 +29,7 @@ fn run(args: Args) -> Result<Exit, Die> {
         return Err(Die::usage());
     };
     fd::open_missing_standard().or_die("open", "/dev/null")?;
-    let retrieved = Connection::open(path, limit)?.retrieve(id, delete).or_die_with(1, "retrieve", id)?;
+    let retrieved = answered(Connection::open(path, limit)?.retrieve(id, delete), "retrieve", id)?;
     fd::hand_over(retrieved, 0).or_die("move the descriptor to", "standard input")?;
     Ok(Exec::operands(operands.from(2)).into())
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::{Args, Options};
 use crate::error::{Die, Exit, OK, OrDie, Program};
-use crate::fdholder::client::Connection;
+use crate::fdholder::client::{Connection, answered};
 use crate::fdholder::dump;
 use crate::sys::fd;
 
@@ -25,6 +25,6 @@ fn run(args: Args) -> Result<Exit, Die> {
     let dump = dump::from_env(count).map(dump::borrow);
     fd::open_missing_standard().or_die("open", "/dev/null")?;
     let mut server = Connection::open(path, limit)?;
-    dump?.and_then(|dump| server.set_dump(&dump)).or_die_with(1, "set the dump of", path)?;
+    answered(dump?.and_then(|dump| server.set_dump(&dump)), "set the dump of", path)?;
     Ok(OK)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cli::{Args, Options};
 use crate::error::{Die, Exit, OK, OrDie, Program};
-use crate::fdholder::client::Connection;
+use crate::fdholder::client::{Connection, answered};
 use crate::sys::fd;
 use crate::tai::Tai64n;
 
@@ -34,6 +34,6 @@ fn run(args: Args) -> Result<Exit, Die> {
     fd::open_missing_standard().or_die("open", "/dev/null")?;
     let mut server = Connection::open(path, limit)?;
     let until = lifetime.map_or_else(Tai64n::never, |lifetime| Tai64n::now().after(lifetime));
-    stored.and_then(|fd| server.store(id, until, fd)).or_die_with(1, "store", id)?;
+    answered(stored.and_then(|fd| server.store(id, until, fd)), "store", id)?;
     Ok(OK)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cli::{Args, Options, Value};
 use crate::error::{Die, Exit, OK, OrDie, Program};
-use crate::fdholder::client::Connection;
+use crate::fdholder::client::{Connection, answered};
 use crate::sys::fd;
 use crate::text;
 
@@ -27,8 +27,8 @@ fn run(args: Args) -> Result<Exit, Die> {
     let operands = options.operands();
     let (Some(from), Some(to)) = (operands.get(0), operands.get(1)) else { return Err(Die::usage()) };
     fd::open_missing_standard().or_die("open", "/dev/null")?;
-    let dump = Connection::open(from, limit_from)?.get_dump().or_die_with(1, "get the dump of", from)?;
-    Connection::open(to, limit_to)?.set_dump(&dump).or_die_with(1, "set the dump of", to)?;
+    let dump = answered(Connection::open(from, limit_from)?.get_dump(), "get the dump of", from)?;
+    answered(Connection::open(to, limit_to)?.set_dump(&dump), "set the dump of", to)?;
     Ok(OK)
 }
 

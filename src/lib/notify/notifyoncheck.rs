@@ -74,7 +74,9 @@ fn run(args: Args) -> Result<Exit, Die> {
     };
     match control::is_running(c".", "supervise") {
         Ok(true) => {}
-        Ok(false) | Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(die!(100, "this service is not supervised")),
+        Ok(false) | Err(Errno::ENOENT | Errno::ENOTDIR) => {
+            return Err(die!(100, "the current directory is not that of a supervised service"));
+        }
         failure => failure.or_die("look at", "./supervise/lock").map(drop)?,
     }
     let command = match &check {
