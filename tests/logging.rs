@@ -947,4 +947,6 @@ fn wrong_usage_is_told_with_exit_code_100() {
         assert_eq!(outcome.code, 100, "{name} {args:?}");
         assert!(outcome.err.starts_with(&format!("{name}: ")), "{}", outcome.err);
     }
+    let closed = "s6-log: fatal: invalid notification fd: descriptor 77 is not open\n";
+    assert_eq!(run("s6-log", &["-d77", "1"]).err, closed);
 }

@@ -6,6 +6,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use crate::die;
 use crate::error::{Die, USAGE};
 use crate::sys::fd;
+use crate::text::decimal;
 
 /// The promise of a newline. Dropped, as when the start fails, it only closes the descriptor.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ impl Readiness {
         }
         match RawFd::try_from(number).map(fd::inherited) {
             Ok(Ok(fd)) => Ok(Readiness(fd)),
-            _ => Err(die!(USAGE, "invalid notification fd")),
+            _ => Err(die!(USAGE, "invalid notification fd: descriptor ", decimal(number), " is not open")),
         }
     }
 
