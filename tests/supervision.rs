@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::HashSet;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, Instant};
 
 use common::service::{Listener, Scandir, Service, c, is_supervised, supervisor_of};
@@ -111,17 +111,32 @@ fn finish_is_told_how_run_ended_and_may_end_it_all() {
 }
 
 #[test]
-fn a_script_whose_interpreter_is_not_there_is_not_taken_for_missing() {
+fn a_script_that_cannot_be_executed_is_told_with_the_cause() {
     let crlf = "#!/bin/sh\r\nexit 125\r\n";
     let service = Service::new("exit 0").file("down", "");
     service.scratch.script("service/finish", crlf);
     let mut s = service.supervise();
     s.command("o");
     s.listener.expect("sudD");
-    assert!(s.errors().contains("unable to start ./finish (its interpreter does not exist)"), "{}", s.errors());
-    s.service.scratch.script("service/run", crlf);
-    s.command("o");
-    until("a warning", || s.errors().contains("unable to start ./run (its interpreter does not exist)"));
+    assert!(
+        s.errors().contains("unable to start ./finish (its interpreter does not exist), going on"),
+        "{}",
+        s.errors()
+    );
+    let run = s.service.path("run");
+    let fails = |cause: &str| {
+        s.command("o");
+        until(cause, || s.errors().contains(&format!("unable to start ./run ({cause}), trying again")));
+    };
+    std::fs::write(&run, crlf).unwrap();
+    fails("its interpreter does not exist");
+    std::fs::write(&run, "exec sleep 1000\n").unwrap();
+    fails("its first line does not name an interpreter");
+    std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o644)).unwrap();
+    fails("it is not executable");
+    std::fs::remove_file(&run).unwrap();
+    std::fs::create_dir(&run).unwrap();
+    fails("it is not a file");
 }
 
 #[test]

@@ -24,9 +24,29 @@ pub fn exists(path: &CStr) -> bool {
     !matches!(nix::unistd::access(path, nix::unistd::AccessFlags::F_OK), Err(Errno::ENOENT | Errno::ENOTDIR))
 }
 
-/// What a message adds about a file that is there and yet cannot be executed because something does not exist.
-pub fn lacking(file: &CStr, errno: Errno) -> &'static str {
-    if errno == Errno::ENOENT && exists(file) { " (its interpreter does not exist)" } else { "" }
+/// What a message adds to the errno of a file that could not be executed, where that says nothing of the cause.
+pub fn obstacle(file: &CStr, errno: Errno) -> &'static str {
+    let Ok(found) = nix::sys::stat::stat(file) else { return "" };
+    match errno {
+        Errno::ENOENT => " (its interpreter does not exist)",
+        Errno::ENOEXEC => " (its first line does not name an interpreter)",
+        Errno::EACCES if found.st_mode & nix::libc::S_IFMT != nix::libc::S_IFREG => " (it is not a file)",
+        Errno::EACCES if found.st_mode & 0o111 == 0 => " (it is not executable)",
+        Errno::EACCES if is_noexec(file) => " (it is on a file system that is mounted noexec)",
+        _ => "",
+    }
+}
+
+/// Whether nothing on the file system of this file can be executed.
+#[cfg(target_os = "linux")]
+fn is_noexec(file: &CStr) -> bool {
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    statvfs(file).is_ok_and(|system| system.flags().contains(FsFlags::ST_NOEXEC))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_noexec(_file: &CStr) -> bool {
+    false
 }
 
 /// Where an extension file is: `./NAME`, else `./data/s6-rs/NAME`, since s6-rc-compile copies only the names it

@@ -129,7 +129,7 @@ pub fn start_run(directory: &CStr, descriptors: u64, forks: bool, extras: &Extra
             Ok(Started { pid, readiness })
         }
         Err(errno) => {
-            warn!(errno => "unable to start ", spawn.file, files::lacking(spawn.file, errno), ", trying again in a minute");
+            warn!(errno => "unable to start ", spawn.file, files::obstacle(spawn.file, errno), ", trying again in a minute");
             Err(Failure::Failed)
         }
     }
@@ -201,7 +201,7 @@ pub fn start_finish(directory: &CStr, env: &[CPtr<'_>], run: i32, status: WaitSt
         Ok(pid) => Some(Finishing { pid, limit: files::limit(c"timeout-finish", Some(FINISH)) }),
         Err(Errno::ENOENT) if !files::exists(spawn.file) => None,
         Err(errno) => {
-            warn!(errno => "unable to start ./finish", files::lacking(spawn.file, errno), ", going on without it");
+            warn!(errno => "unable to start ./finish", files::obstacle(spawn.file, errno), ", going on without it");
             None
         }
     }

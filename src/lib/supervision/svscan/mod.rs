@@ -462,7 +462,7 @@ impl Shell {
         match execute(FINISH) {
             Errno::ENOENT if !files::exists(FINISH) => Ok(OK),
             errno => {
-                warn!(errno => "unable to execute ", FINISH, files::lacking(FINISH, errno));
+                warn!(errno => "unable to execute ", FINISH, files::obstacle(FINISH, errno));
                 Err(self.crash())
             }
         }
@@ -501,7 +501,7 @@ fn run_script(script: &CStr) -> bool {
     match Spawn::new(&[CPtr::new(script), CPtr::NULL]).start() {
         Ok(_) => true,
         Err(errno) => {
-            warn!(errno => "unable to start ", script, files::lacking(script, errno));
+            warn!(errno => "unable to start ", script, files::obstacle(script, errno));
             false
         }
     }
