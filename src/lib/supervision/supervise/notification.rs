@@ -578,8 +578,11 @@ impl Shell {
             && incoming.payload.trim_ascii_end() != BARRIER
         {
             let sender = decimal(incoming.sender.pid.as_raw() as u64);
-            let access = notification.report.access.name();
-            let about: [&dyn Text; 4] = [&"ignoring a message from process ", &sender, &": notify-access is ", &access];
+            let (why, access) = match notification.report.access {
+                Access::All => (": it has ended already, or does not descend from this one", ""),
+                access => (": notify-access is ", access.name()),
+            };
+            let about: [&dyn Text; 4] = [&"ignoring a message from process ", &sender, &why, &access];
             notification.complain(None, &about);
         }
     }
