@@ -399,11 +399,13 @@ fn an_idle_tree_does_not_wake_up() {
     scanned.wait_up("one");
     scanned.wait_up("one/log");
     let pids = [scanned.scanner.pid(), supervisor_of(&scanned.service("one")).unwrap()];
-    // Let what was begun end: two looks a while apart must be the same once, and then stay the same.
+    // Let what was begun end: two looks a while apart must be the same once, at processes that sleep and do not only
+    // wait for the processor, and then stay the same.
+    let asleep = |pid: i32| text(format!("/proc/{pid}/status")).contains("\nState:\tS");
     let mut before = pids.map(switches);
     until("the tree is at rest", || {
         let last = std::mem::replace(&mut before, pids.map(switches));
-        last == before
+        last == before && pids.into_iter().all(asleep)
     });
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(pids.map(switches), before);
