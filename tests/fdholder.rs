@@ -694,6 +694,15 @@ fn rules_in_a_directory_count_from_the_next_connection_on() {
 }
 
 #[test]
+fn rules_that_are_not_there_yet_are_a_warning_and_admit_nobody_until_then() {
+    let h = Holder::start(&mut program("s6-fdholderd"), &[], |scratch| vec!["-i".into(), scratch.path("later")]);
+    assert!(h.connect().ask(b"L", &[]).is_none());
+    assert!(h.errors().contains("warning: nobody is admitted: unable to look at the rules in "), "{}", h.errors());
+    h.scratch.write("later/uid/self/allow", "");
+    assert_eq!(h.connect().ask(b"L", &[]).unwrap().0, [EPERM]);
+}
+
+#[test]
 fn compiled_rules_are_opened_again_on_sighup_unless_they_are_broken() {
     let compile = |scratch: &Scratch, env: &[u8]| {
         let mut writer = s6::local::cdb::Writer::new();

@@ -86,6 +86,12 @@ fn run(args: Args) -> Result<Exit, Die> {
     }
     fd::to_dev_null(1).or_die("close", "standard output")?;
     let verbose = settings.verbose;
+    if verbose
+        && let Source::Directory(path) = &source
+        && let Err(errno) = nix::sys::stat::stat(path.as_c_str())
+    {
+        warn!(errno => "nobody is admitted: unable to look at the rules in ", source.path());
+    }
     let reopen = || match source.open() {
         Ok(rules) => Some(rules),
         Err(_) if !verbose => None,
