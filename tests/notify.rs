@@ -365,7 +365,7 @@ fn the_end_of_a_reload_can_be_waited_for() {
 
 #[test]
 fn a_reload_that_began_before_the_signal_is_no_answer_to_it() {
-    let probed = start(probe());
+    let mut probed = start(probe());
     probed.tell("READY=1");
     probed.py("signal.signal(signal.SIGHUP, lambda *_: None)");
     let before = probed.py("time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000");
@@ -376,6 +376,9 @@ fn a_reload_that_began_before_the_signal_is_no_answer_to_it() {
         probed.tell(&format!("RELOADING=1\nMONOTONIC_USEC={before}"));
         probed.said("notifystate") == "ready"
     });
+    let letters = probed.letters().len();
+    probed.tell(&format!("RELOADING=1\nREADY=1\nMONOTONIC_USEC={before}"));
+    assert_eq!(probed.letters().len(), letters, "an event for a reload that does not count");
     let after = probed.py("time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000");
     probed.tell(&format!("RELOADING=1\nMONOTONIC_USEC={after}"));
     assert_eq!(probed.said("notifystate"), "reloading");

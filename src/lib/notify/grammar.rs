@@ -77,8 +77,8 @@ pub enum State {
     Stopping,
     /// Started, or done with reloading.
     Ready,
-    /// Reloaded, from beginning to end: RELOADING and READY in one message.
-    Reloaded,
+    /// Reloaded, from beginning to end, since this moment: RELOADING and READY in one message.
+    Reloaded(Option<u64>),
     /// Reloading since this moment of CLOCK_MONOTONIC, in microseconds, if it says.
     Reloading(Option<u64>),
 }
@@ -243,11 +243,12 @@ impl<'a> Raw<'a> {
     }
 
     fn state(&self) -> Option<State> {
+        let since = || self.monotonic.and_then(parse_u64);
         match (self.stopping, self.ready, self.reloading) {
             (true, _, _) => Some(State::Stopping),
-            (false, true, true) => Some(State::Reloaded),
+            (false, true, true) => Some(State::Reloaded(since())),
             (false, true, false) => Some(State::Ready),
-            (false, false, true) => Some(State::Reloading(self.monotonic.and_then(parse_u64))),
+            (false, false, true) => Some(State::Reloading(since())),
             (false, false, false) => None,
         }
     }
@@ -364,7 +365,7 @@ mod tests {
     fn stopping_beats_ready_and_ready_ends_reloading() {
         for (payload, want) in [
             ("STOPPING=1\nREADY=1\nRELOADING=1", State::Stopping),
-            ("READY=1\nRELOADING=1\nMONOTONIC_USEC=5", State::Reloaded),
+            ("READY=1\nRELOADING=1\nMONOTONIC_USEC=5", State::Reloaded(Some(5))),
             ("RELOADING=1\nMONOTONIC_USEC=5", State::Reloading(Some(5))),
             ("RELOADING=1\nMONOTONIC_USEC=x", State::Reloading(None)),
         ] {

@@ -241,7 +241,7 @@ impl Relay {
             _ if self.state == "stopping" => {}
             None => {}
             Some(grammar::State::Stopping) => (self.state, self.ping_by) = ("stopping", None),
-            Some(grammar::State::Ready | grammar::State::Reloaded) => self.ready(),
+            Some(grammar::State::Ready | grammar::State::Reloaded(_)) => self.ready(),
             Some(grammar::State::Reloading(_)) if self.state == "ready" => self.state = "reloading",
             Some(grammar::State::Reloading(_)) => {}
         }

@@ -633,13 +633,11 @@ impl Shell {
             None => {}
             Some(grammar::State::Stopping) => self.handle(Event::Stopping),
             Some(grammar::State::Ready) => self.handle(Event::Ready),
-            Some(grammar::State::Reloaded) => self.handle(Event::Reloaded),
-            Some(grammar::State::Reloading(since)) => {
-                let sent = self.notification.as_ref().map_or(0, |n| n.reload_usec);
-                if since.is_none_or(|since| since >= sent) {
-                    self.handle(Event::Reloading);
-                }
+            Some(grammar::State::Reloaded(since)) => {
+                self.handle(if self.is_late_enough(since) { Event::Reloaded } else { Event::Ready });
             }
+            Some(grammar::State::Reloading(since)) if self.is_late_enough(since) => self.handle(Event::Reloading),
+            Some(grammar::State::Reloading(_)) => {}
         }
         if let Some(time) = message.extend {
             self.handle(Event::Extend(time));
@@ -663,6 +661,12 @@ impl Shell {
             Some(grammar::Store::Remove(name)) => notification.drop_from_store(|entry| *entry.name == *name),
             Some(grammar::Store::Add { name, poll }) => notification.add_to_store(name, poll, message.serial),
         }
+    }
+
+    /// Whether a reload that began then can be the answer to the last reload signal.
+    fn is_late_enough(&self, since: Option<u64>) -> bool {
+        let sent = self.notification.as_ref().map_or(0, |n| n.reload_usec);
+        since.is_none_or(|since| since >= sent)
     }
 
     /// The service is this process from now on.
