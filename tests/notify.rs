@@ -741,6 +741,21 @@ fn a_service_that_was_down_finds_its_store_again_only_if_it_is_preserved_for_goo
 }
 
 #[test]
+fn who_is_told_that_the_service_is_down_finds_the_store_empty() {
+    let probed = start(probe());
+    let dir = probed.service.dir();
+    let dir = dir.to_str().unwrap();
+    for _ in 0..20 {
+        let pid = probed.status().pid as i32;
+        probed.tell_with("FDSTORE=1\nFDNAME=n", ", memfd('m')");
+        assert_eq!(run("s6-svc", &["-wD", "-d", dir]).code, 0);
+        assert_eq!(probed.said("nfds"), "0");
+        probed.send("u");
+        probed.new_instance(pid);
+    }
+}
+
+#[test]
 fn a_service_that_is_wanted_again_before_it_is_down_keeps_its_store() {
     let probed = start(probe());
     probed.tell_with("FDSTORE=1\nFDNAME=n", ", memfd('m')");

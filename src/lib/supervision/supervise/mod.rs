@@ -300,6 +300,11 @@ impl Shell {
                 next = self.perform(action).or(next);
             }
         }
+        self.settle();
+    }
+
+    /// A service that is down and is to stay so may need its store no more.
+    fn settle(&mut self) {
         if let Some(notification) = &mut self.notification
             && self.core.state() == State::Down
             && !self.core.status().wanted_up
@@ -350,6 +355,8 @@ impl Shell {
             }
             Action::CloseNotification => self.readiness = Readiness::Never,
             Action::WriteStatus => {
+                // Who sees that the service is down finds the store as it will be.
+                self.settle();
                 self.show();
                 self.write_status();
             }
