@@ -1043,6 +1043,30 @@ fn a_socket_in_the_file_system_can_be_reached_from_everywhere() {
 }
 
 #[test]
+fn a_socket_may_get_another_name_for_the_same_path() {
+    let probed = start(probe().file("notify-socket", "socket"));
+    std::fs::write(probed.service.path("notify-socket"), "./socket").unwrap();
+    probed.restart();
+    probed.tell("READY=1");
+    assert!(probed.status().ready);
+    std::fs::write(probed.service.path("notify-socket"), "").unwrap();
+    probed.restart();
+    assert!(!probed.service.path("socket").exists());
+}
+
+#[test]
+fn what_could_not_be_shown_is_tried_again() {
+    let probed = start(probe());
+    let (report, old) = (probed.service.path("supervise/notify"), probed.service.path("supervise/old"));
+    std::fs::rename(&report, old).unwrap();
+    std::fs::create_dir(&report).unwrap();
+    probed.tell("STATUS=x");
+    until("it complains", || probed.errors().contains("unable to write supervise/notify"));
+    std::fs::remove_dir(&report).unwrap();
+    until("it is shown without another event", || text(&report).contains("STATUS=x"));
+}
+
+#[test]
 fn a_path_that_no_client_could_reach_is_not_used() {
     for length in [107, 108] {
         let probed = start(probe().file("notify-socket", &"x".repeat(length)));

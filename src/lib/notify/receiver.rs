@@ -20,7 +20,14 @@ pub type Buffer = [u8; grammar::MOST + 1];
 pub struct Receiver {
     socket: OwnedFd,
     address: CString,
-    path: Option<CString>,
+    /// The device and inode of the socket at that address, if it is a path.
+    place: Option<Place>,
+}
+
+type Place = (libc::dev_t, libc::ino_t);
+
+fn place(path: &CStr) -> Option<Place> {
+    nix::sys::stat::lstat(path).ok().map(|about| (about.st_dev, about.st_ino))
 }
 
 /// One datagram from a sender that the kernel vouches for.
@@ -42,7 +49,7 @@ impl Receiver {
         let socket = Self::socket()?;
         let name = socket::bind_anywhere(&socket)?;
         let address = CString::new([b"@", &name[..]].concat()).map_err(|_| Errno::EADDRNOTAVAIL)?;
-        Ok(Receiver { socket, address, path: None })
+        Ok(Receiver { socket, address, place: None })
     }
 
     /// ENOSYS: there are no abstract addresses here, nor credentials that name a process.
@@ -70,7 +77,7 @@ impl Receiver {
         let bound = nix::sys::socket::bind(socket.as_raw_fd(), &target);
         umask(before);
         bound?;
-        Ok(Receiver { socket, path: Some(address.clone()), address })
+        Ok(Receiver { socket, place: place(&address), address })
     }
 
     /// Credentials are asked for before anybody can send.
@@ -118,8 +125,9 @@ impl AsFd for Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = nix::unistd::unlink(path.as_c_str());
+        // By another name it may have been replaced already.
+        if self.place.is_some() && self.place == place(&self.address) {
+            let _ = nix::unistd::unlink(self.address.as_c_str());
         }
     }
 }

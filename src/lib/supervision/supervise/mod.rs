@@ -48,7 +48,7 @@ const TALLY: u32 = 100;
 const COMMANDS: usize = 256;
 /// Reads from the notification pipe of a dead service: as much as a pipe holds, and an end to what somebody else writes.
 const LAST_WORDS: usize = 8192;
-/// When a status file that could not be written is tried again.
+/// When a file that could not be written is tried again.
 const STALE: Duration = Duration::from_secs(5);
 
 fn run(args: Args) -> Result<Exit, Die> {

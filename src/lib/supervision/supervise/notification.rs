@@ -437,6 +437,9 @@ impl Notification {
             false => PollFd::none(),
         });
         self.polled.extend(watched);
+        // What could not be written is tried again.
+        let again = (self.stale != Stale::Nothing).then(|| Instant::now() + super::STALE);
+        let deadline = deadline.into_iter().chain(again).min();
         poll::wait(&mut self.polled, deadline)?;
         let found: [PollFd; N] = std::array::from_fn(|i| self.polled[i]);
         let messages = self.polled[N].readable();
