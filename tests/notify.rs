@@ -1213,6 +1213,24 @@ fn with_a_holder_the_store_outlives_the_supervisor() {
 }
 
 #[test]
+fn a_service_gets_no_more_back_than_may_be_stored_and_the_holder_drops_the_rest() {
+    let service = probe().file("fdstore-holder", "../holder");
+    let _holder = holder(&service);
+    let mut probed = start(service);
+    for name in ["a", "b", "c"] {
+        probed.tell_with(&format!("FDSTORE=1\nFDNAME={name}"), &format!(", memfd('{name}')"));
+    }
+    until("the holder has it", || held(&probed).len() == 3);
+    std::fs::write(probed.service.path("fdstore-max"), "2").unwrap();
+    std::fs::write(probed.service.path("notification-fd"), "5").unwrap();
+    probed.lose_everything();
+    assert_eq!(probed.names(), "['a', 'b']", "{}", probed.errors());
+    assert!(probed.py("os.readlink('/proc/self/fd/5')").contains("pipe:"), "notification-fd is not what it was");
+    assert_eq!(probed.said("nfds"), "2");
+    until("the holder has the rest", || held(&probed) == ["fdstore:service:0000:a", "fdstore:service:0001:b"]);
+}
+
+#[test]
 fn a_holder_is_told_to_drop_what_a_leaving_supervisor_drops() {
     for (preserve, left) in [("restart", 0), ("yes", 1)] {
         let service = probe().file("fdstore-holder", "../holder").file("fdstore-preserve", preserve);

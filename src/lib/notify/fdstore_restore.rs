@@ -14,9 +14,9 @@ use super::store::Entry;
 use crate::cli::{Args, Options};
 use crate::error::{Die, Exec, Exit, OrDie, Program};
 use crate::fdholder::client::Connection;
-use crate::sys::env::Env;
+use crate::sys::env::{self, Env};
 use crate::sys::fd;
-use crate::text::decimal;
+use crate::text::{decimal, parse_u32};
 use crate::warn;
 
 /// Gives the descriptors to the supervisor and to the program.
@@ -47,9 +47,12 @@ fn run(args: Args) -> Result<Exit, Die> {
         return Err(Die::usage());
     };
     fd::open_missing_standard().or_die("open", "/dev/null")?;
-    let found = recover(holder, service, limit);
+    let mut found = recover(holder, service, limit);
     give_back(&found);
     let mut env = Env::inherited();
+    // Of what the supervisor has no room for it tells the holder, and numbers beyond that are for others.
+    let most = env::get("FDSTORE").and_then(|max| parse_u32(max.to_bytes()));
+    found.truncate(most.map_or(usize::MAX, |max| max as usize));
     pass(found, &mut env).or_die("pass on", "the descriptors")?;
     Ok(Exec::operands(operands.from(2)).with_env(env).into())
 }

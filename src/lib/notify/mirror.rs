@@ -28,13 +28,17 @@ const UNPOLLED: u8 = b'n';
 
 /// The name under which an entry is held, cut to what a holder takes.
 fn identifier<F>(service: &CStr, entry: &Entry<F>) -> CString {
+    compose(service, entry.serial, entry.poll, &entry.name)
+}
+
+fn compose(service: &CStr, serial: u64, poll: bool, name: &[u8]) -> CString {
     let mut id = [b"fdstore:", service.to_bytes(), b":"].concat();
-    id.extend(format!("{:04}", entry.serial).bytes());
-    if !entry.poll {
+    id.extend(format!("{serial:04}").bytes());
+    if !poll {
         id.push(UNPOLLED);
     }
     id.push(b':');
-    id.extend_from_slice(&entry.name);
+    id.extend_from_slice(name);
     id.truncate(MAX_ID);
     CString::new(id).unwrap_or_default()
 }
@@ -118,6 +122,11 @@ impl Mirror {
             Some(index) => drop(self.tasks.remove(index)),
             None => self.tasks.push_back(Task::Delete(identifier(&self.service, entry))),
         }
+    }
+
+    /// What the holder gave back was not stored again.
+    pub fn refused(&mut self, serial: u64, poll: bool, name: &[u8]) {
+        self.tasks.push_back(Task::Delete(compose(&self.service, serial, poll, name)));
     }
 
     /// Tells the holder the next thing, if it is not being told something.

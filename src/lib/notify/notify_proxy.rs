@@ -80,7 +80,11 @@ fn run(args: Args) -> Result<Exit, Die> {
     fd::open_missing_standard().or_die("open", "/dev/null")?;
     let receiver = Receiver::anywhere().or_die("make", "a socket")?;
     let daemon = Watch::open(getpid()).or_die("watch", "the daemon to be")?;
-    let found = held.as_ref().map_or(Vec::new(), |(holder, name)| fdstore_restore::recover(holder, name, Some(LIMIT)));
+    let mut found =
+        held.as_ref().map_or(Vec::new(), |(holder, name)| fdstore_restore::recover(holder, name, Some(LIMIT)));
+    if max > 0 {
+        found.truncate(max as usize);
+    }
 
     let mut env = Env::inherited();
     for variable in ["WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE", "MAINPID", "MAINPIDFDID"] {

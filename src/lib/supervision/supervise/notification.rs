@@ -319,7 +319,11 @@ impl Notification {
             own_pid: &own_pid,
             redirects: &redirects,
             reserved: self.store.max().max(entries.len()) as u32,
-            restore: self.mirror.as_ref().filter(|_| self.first).map(|mirror| (mirror.holder(), mirror.service())),
+            restore: self
+                .mirror
+                .as_ref()
+                .filter(|_| self.first && self.store.max() > 0)
+                .map(|mirror| (mirror.holder(), mirror.service())),
         })
     }
 
@@ -402,6 +406,11 @@ impl Notification {
         held.iter().for_each(|&serial| self.store.resume_at(serial.into()));
         let added = self.store.add(self.fds.drain(..), name, poll);
         if added == 0 {
+            if let (Some(mirror), Some(serial)) = (&mut self.mirror, held.map(u64::from))
+                && self.store.entries().iter().all(|entry| entry.serial != serial)
+            {
+                mirror.refused(serial, poll, name);
+            }
             return;
         }
         self.stale = Stale::Everything;
