@@ -1299,6 +1299,15 @@ fn a_supervisor_that_does_not_listen_has_a_proxy() {
 }
 
 #[test]
+fn a_proxy_needs_no_holder_for_a_store() {
+    proxied("-m 2", |probed| {
+        assert_eq!(probed.py("environment['FDSTORE']"), "'2'");
+        probed.tell_with("FDSTORE=1", ", memfd('one'), memfd('two'), memfd('three')");
+        assert!(text(probed.service.path("data/notify")).contains("FDSTORE=2/2\n"));
+    });
+}
+
+#[test]
 fn a_proxy_keeps_the_store_in_the_holder() {
     proxied("-m 8 -H ../holder -n name", |probed| {
         assert_eq!(probed.py("environment['FDSTORE']"), "'8'");

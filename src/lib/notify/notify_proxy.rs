@@ -67,7 +67,7 @@ fn run(args: Args) -> Result<Exit, Die> {
     let operands = options.operands();
     let held = match (holder, name) {
         (Some(holder), Some(name)) => Some((holder, name)),
-        (None, None) if max == 0 => None,
+        (None, None) => None,
         _ => return Err(Die::usage()),
     };
     if operands.is_empty() {
