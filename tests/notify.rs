@@ -1097,6 +1097,7 @@ fn a_socket_that_is_no_longer_wanted_goes_with_the_next_start() {
     probed.restart();
     assert!(!probed.service.path("two").exists() && !probed.service.path("supervise/notify").exists());
     assert_eq!(probed.py("environment.get('NOTIFY_SOCKET')"), "None");
+    assert!(probed.errors().contains("ignoring fdstore-max: there is no notify-socket"));
 }
 
 #[test]

@@ -128,9 +128,12 @@ pub fn begin() {
     if unlink(REPORT) == Ok(()) {
         let _ = unlink(INVENTORY);
     }
-    if socket_file().is_some() {
-        return;
+    if socket_file().is_none() {
+        warn_of_useless_files();
     }
+}
+
+fn warn_of_useless_files() {
     let useless = [
         files::extension(c"fdstore-max", c"data/s6-rs/fdstore-max"),
         files::extension(c"timeout-watchdog", c"data/s6-rs/timeout-watchdog"),
@@ -153,6 +156,7 @@ pub fn prepare(notification: &mut Option<Box<Notification>>, directory: &CStr, d
             notification.empty_store();
             notification.leave(true);
             let _ = (unlink(REPORT), unlink(INVENTORY));
+            warn_of_useless_files();
         }
         return Ok(());
     };
