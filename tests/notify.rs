@@ -137,9 +137,14 @@ impl Probed {
 
     /// This process sends a message, perhaps in the name of another.
     fn send_from_here(&self, payload: &str, pid: Option<i32>) {
+        self.send_to(&self.address(), payload, pid);
+    }
+
+    /// To an address that is known already.
+    fn send_to(&self, address: &str, payload: &str, pid: Option<i32>) {
         use s6::sys::{Pid, scm, socket};
         let here = socket::datagram().unwrap();
-        let address = std::ffi::CString::new(self.address()).unwrap();
+        let address = std::ffi::CString::new(address).unwrap();
         socket::connect(&here, &socket::notify_address(&address).unwrap()).unwrap();
         let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
         let sender = pid.map(|pid| scm::Sender { pid: Pid::from_raw(pid), uid, gid });
@@ -1064,6 +1069,17 @@ fn what_could_not_be_shown_is_tried_again() {
     until("it complains", || probed.errors().contains("unable to write supervise/notify"));
     std::fs::remove_dir(&report).unwrap();
     until("it is shown without another event", || text(&report).contains("STATUS=x"));
+}
+
+#[test]
+fn who_speaks_while_the_service_is_down_is_not_listened_to_for_that_reason() {
+    let probed = start(probe().file("notify-access", "all"));
+    let address = probed.address();
+    probed.send("d");
+    probed.wait_down();
+    probed.send_to(&address, "STATUS=late", None);
+    until("it complains", || probed.errors().contains("ignoring a message from process"));
+    assert!(probed.errors().ends_with(": the service is down\n"), "{}", probed.errors());
 }
 
 #[test]

@@ -594,9 +594,10 @@ impl Shell {
             && incoming.payload.trim_ascii_end() != BARRIER
         {
             let sender = decimal(incoming.sender.pid.as_raw() as u64);
-            let (why, access) = match notification.report.access {
-                Access::All => (": it has ended already, or does not descend from this one", ""),
-                access => (": notify-access is ", access.name()),
+            let (why, access) = match (self.core.state(), notification.report.access) {
+                (State::Down, _) => (": the service is down", ""),
+                (_, Access::All) => (": it has ended already, or does not descend from this one", ""),
+                (_, access) => (": notify-access is ", access.name()),
             };
             let about: [&dyn Text; 4] = [&"ignoring a message from process ", &sender, &why, &access];
             notification.complain(None, &about);
