@@ -552,7 +552,8 @@ impl Core {
 
             (Command::Down | Command::OnceAtMost, Down | Finish) => self.want(false, out),
             (Command::Down, Up) => {
-                self.want(false, out);
+                (self.status.wanted_up, self.status.paused) = (false, false);
+                out.push(Action::WriteStatus);
                 self.bring_down(out);
             }
             (Command::OnceAtMost, Up) => self.want(false, out),
@@ -610,10 +611,14 @@ impl Core {
         }
     }
 
+    /// What is paused goes on, or it could not end.
     fn bring_down(&mut self, out: &mut Actions) {
         self.ending = self.ending.or(Some(Ending::Wanted));
         self.ready_by = None;
         self.ping_by = None;
+        if std::mem::take(&mut self.status.paused) {
+            out.push(Action::WriteStatus);
+        }
         out.push(Action::SendDown);
         out.push(Action::Send(Target::Process, libc::SIGCONT));
         out.push(Action::ArmKill);
@@ -968,6 +973,25 @@ mod tests {
         let mut world = World::new(true);
         world.event(Event::Quit);
         assert!(world.left && world.signals.is_empty());
+    }
+
+    #[test]
+    fn what_is_brought_down_is_not_paused_any_more() {
+        for pause in [Command::Pause, Command::PauseGroup] {
+            for down in [Event::Command(Command::Down), Event::Command(Command::DownForGood), Event::Terminate] {
+                let mut world = World::new(true);
+                world.event(Event::Command(pause));
+                assert!(world.written.paused);
+                world.event(down);
+                assert!(!world.written.paused && world.signals.ends_with(&[DOWN, CONTINUE]), "{pause:?} {down:?}");
+            }
+        }
+        let mut world = World::new(false);
+        world.ready_within = Some(ms(1000));
+        world.event(Event::Command(Command::Up));
+        world.event(Event::Command(Command::Pause));
+        world.pass(ms(1000));
+        assert!(!world.written.paused && world.written.wanted_up && world.signals.ends_with(&[DOWN, CONTINUE]));
     }
 
     #[test]
