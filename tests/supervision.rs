@@ -221,6 +221,19 @@ fn a_never_started_service_says_so_until_the_first_command() {
     s.wait("not the mark", |status| !status.paused);
 }
 
+#[test]
+fn what_is_said_about_the_file_down_counts_also_behind_the_command_to_leave() {
+    for (commands, down) in [("xU", false), ("xUD", true), ("xUQ", true), ("xu", true)] {
+        let mut s = Service::sleeper().file("down", "").supervise();
+        s.wait("a status", |_| true);
+        s.command(commands);
+        s.listener.expect_end("x");
+        assert_eq!(s.supervisor.code(), 0);
+        assert_eq!(s.service.path("down").exists(), down, "{commands}");
+        assert!(s.status().is_never_started());
+    }
+}
+
 // ---- s6-supervise: what happens to it
 
 #[test]

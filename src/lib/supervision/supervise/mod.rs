@@ -276,7 +276,14 @@ impl Shell {
         match fd::read(&self.held.control, &mut buffer) {
             Ok(count) => {
                 for command in buffer[..count].iter().filter_map(|&byte| Command::parse(byte)) {
-                    self.handle(Event::Command(command));
+                    match command {
+                        // Behind x in one write: what the next supervisor is to do does not depend on their order.
+                        Command::DownForGood | Command::OnceForGood if self.left => {
+                            _ = self.perform(Action::CreateDown)
+                        }
+                        Command::UpForGood if self.left => _ = self.perform(Action::RemoveDown),
+                        command => self.handle(Event::Command(command)),
+                    }
                 }
                 Ok(())
             }
