@@ -778,6 +778,25 @@ fn a_catch_all_with_a_logger_has_the_console_too() {
 }
 
 #[test]
+fn what_the_scanner_cannot_become_it_tries_once_and_says_once() {
+    for (crash, mode, code) in
+        [(None, 0, 127), (Some("no script"), 0o644, 126), (Some("#!/bin/sh\nexit 43\n"), 0o755, 43)]
+    {
+        let scandir = Scandir::new();
+        scandir.scratch.write(".s6-svscan/finish", "no script");
+        if let Some(crash) = crash {
+            let crash = scandir.scratch.write(".s6-svscan/crash", crash);
+            std::fs::set_permissions(crash, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let mut scan = scandir.scan(&[]);
+        assert_eq!(scan.end(), code, "{crash:?}");
+        let errors = scan.errors();
+        assert_eq!(errors.matches("unable to execute .s6-svscan/finish").count(), 1, "{errors}");
+        assert_eq!(errors.matches("unable to execute .s6-svscan/crash").count(), usize::from(code != 43), "{errors}");
+    }
+}
+
+#[test]
 fn a_scanner_survives_those_who_read_its_messages() {
     let scandir = Scandir::new();
     scandir.service("one", "exec sleep 1000");

@@ -96,7 +96,7 @@ fn run(args: Args) -> Result<Exit, Die> {
     loop {
         match shell.turn() {
             Ok(None) => {}
-            Ok(Some(exit)) => return Ok(exit),
+            Ok(Some(end)) => return end,
             Err(die) => {
                 die.warn();
                 return Err(shell.crash());
@@ -201,8 +201,8 @@ impl Shell {
         })
     }
 
-    /// One turn: do what is wanted, wait, note what comes.
-    fn turn(&mut self) -> Result<Option<Exit>, Die> {
+    /// One turn: do what is wanted, wait, note what comes. The end, if it has come.
+    fn turn(&mut self) -> Result<Option<Result<Exit, Die>>, Die> {
         if std::mem::take(&mut self.wanted.reap) {
             self.reap();
         }
@@ -213,7 +213,7 @@ impl Shell {
         }
         if let Some(end) = self.ending {
             if end == End::AtOnce || !self.table.any_running() {
-                return self.finish().map(Some);
+                return Ok(Some(self.finish()));
             }
         } else {
             self.keep()?;
