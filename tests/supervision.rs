@@ -777,6 +777,37 @@ fn a_catch_all_with_a_logger_has_the_console_too() {
     assert_eq!(text(console), "warned\n");
 }
 
+/// A command line that runs the program with a pipe on stderr that is full, and that nobody reads.
+fn with_full_stderr(program: &str) -> std::process::Command {
+    let mut command = std::process::Command::new("/bin/sh");
+    let fill = "mkfifo .full; exec 9<>.full; dd if=/dev/zero of=.full bs=1 count=99999 oflag=nonblock 2>/dev/null";
+    command.args(["-c", &format!("{fill}; exec {program} \"$0\" 2>&9")]);
+    common::with_path(command)
+}
+
+#[test]
+fn a_scanner_waits_for_nobody_to_read_its_messages() {
+    let scandir = Scandir::new();
+    scandir.service("one", "exec sleep 1000");
+    let mut command = with_full_stderr("s6-svscan");
+    command.current_dir(scandir.scratch.path(""));
+    let mut scanned = scandir.scan_with(&mut command);
+    scanned.command("?");
+    scanned.wait_up("one");
+    assert_eq!(scanned.end(), 0);
+}
+
+#[test]
+fn a_supervisor_waits_for_nobody_to_read_its_messages() {
+    let s = Service::sleeper().file("notification-fd", "0").file("down-signal", "none");
+    let mut command = with_full_stderr("s6-supervise");
+    let mut s = s.supervise_with(&mut command);
+    s.wait_up();
+    s.command("dx");
+    assert_eq!(s.supervisor.code(), 0);
+    s.listener.expect("sudDx");
+}
+
 #[test]
 fn what_the_scanner_cannot_become_it_tries_once_and_says_once() {
     for (crash, mode, code) in

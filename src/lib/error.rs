@@ -8,10 +8,12 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::cli::Args;
 use crate::sys::cptr::CPtr;
 use crate::sys::env::{self, Env};
+use crate::sys::poll::{self, PollFd};
 use crate::sys::{self, Errno};
 
 /// A program of the suite.
@@ -219,9 +221,26 @@ pub fn set_context(context: &'static CStr) {
     let _ = CONTEXT.set(context);
 }
 
+static HURRIED: AtomicBool = AtomicBool::new(false);
+
+/// From now on no message waits until stderr can take it. For those on whom others depend: who reads their messages, a
+/// logger that they supervise maybe, must not be able to stop them.
+pub fn wait_for_no_reader() {
+    HURRIED.store(true, Ordering::Relaxed);
+}
+
+/// Whether a write to stderr would wait, and nobody has time for that.
+fn must_not_wait() -> bool {
+    let mut stderr = [PollFd::new(sys::fd::STDERR, poll::OUT)];
+    HURRIED.load(Ordering::Relaxed) && poll::look(&mut stderr).is_ok() && !stderr[0].writable()
+}
+
 /// Writes one message line to stderr. Allocates nothing; a line that cannot be written is lost.
 pub fn report(kind: &str, pieces: &[&dyn Text], errno: Option<Errno>) {
     const MOST: usize = 24;
+    if must_not_wait() {
+        return;
+    }
     let mut parts: [&[u8]; MOST] = [b""; MOST];
     let mut count = 0;
     let mut put = |bytes| {

@@ -95,6 +95,7 @@ impl Shell {
     #[inline(never)] // As record_death.
     fn begin(directory: &'static CStr, held: Held) -> Result<Shell, Die> {
         fifodir::ignore_vanishing_readers();
+        error::wait_for_no_reader();
         signal::trap(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGINT])
             .or_die("trap", "signals")?;
         if held.event_is_old

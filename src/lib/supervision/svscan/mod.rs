@@ -18,7 +18,7 @@ use nix::unistd::{AccessFlags, access, mkdir, unlink};
 use self::core::{Forgotten, Found, Id, Role, Slot, Table, Whom};
 use super::supervise::setup;
 use crate::cli::{Args, Long, Options};
-use crate::error::{Die, Exit, OK, OrDie, Program};
+use crate::error::{self, Die, Exit, OK, OrDie, Program};
 use crate::events::fifodir;
 use crate::servicedir::files;
 use crate::sys::cptr::CPtr;
@@ -177,6 +177,7 @@ impl Shell {
         let (lock, control, writer) = made?;
         // Whoever reads our messages, or the notification, may go away: that does not end us.
         fifodir::ignore_vanishing_readers();
+        error::wait_for_no_reader();
         let mut trapped = vec![Signal::SIGCHLD, Signal::SIGALRM, Signal::SIGABRT];
         trapped.extend(SCRIPTS.iter().map(|&(signal, ..)| signal));
         signal::trap(&trapped).or_die("trap", "signals")?;
