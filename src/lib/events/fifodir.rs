@@ -101,16 +101,16 @@ impl Notifier {
 
     /// As [`notify`].
     pub fn notify(&mut self, letters: &[u8]) -> Result<(), Errno> {
+        // By our own clock: that of the file system may be another's.
+        let now = Instant::now();
         let stamp = Stamp::of(self.path);
         let seen = self.seen.filter(|&(seen, _)| Some(seen) == stamp);
         if seen.is_some() && self.deserted {
             return Ok(());
         }
-        // By our own clock: that of the file system may be another's.
-        let now = Instant::now();
+        self.seen = seen.or(stamp.map(|stamp| (stamp, Instant::now())));
         let is_settled = |(seen, since): (Stamp, _)| now.saturating_duration_since(since) >= seen.settles_in();
-        let settled = seen.is_some_and(is_settled) && Stamp::of(self.path) == stamp;
-        self.seen = seen.or(stamp.map(|stamp| (stamp, now)));
+        let settled = seen.is_some_and(is_settled);
         let mut subscribers = false;
         let result = for_each_fifo(self.path, NOTIFIED, |fifo| {
             subscribers = true;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 
-use crate::sys::{Errno, fd};
+use crate::sys::{Errno, dir, fd};
 use crate::{text, warn};
 
 /// Bytes that are read for a number.
@@ -47,6 +47,67 @@ fn is_noexec(file: &CStr) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn is_noexec(_file: &CStr) -> bool {
     false
+}
+
+/// What a listing is asked for; `data` stands for all that is below it.
+const ASKED: [&CStr; 11] = [
+    c"data",
+    c"down",
+    c"fdstore-max",
+    c"finish",
+    c"flag-newpidns",
+    c"lock-fd",
+    c"max-death-tally",
+    c"notification-fd",
+    c"notify-socket",
+    c"pidfile",
+    c"timeout-watchdog",
+];
+/// Entries of a directory that are looked at before it is taken for one that may have anything.
+const MOST_ENTRIES: usize = 500;
+
+/// Which of the files that decide something may be in the service directory, which is the current one, as far as one
+/// listing tells: most are in few directories, and to ask for each costs more.
+#[derive(Clone, Copy, Debug)]
+pub struct Names(u16);
+
+impl Names {
+    /// As it is now.
+    #[inline(never)] // The listing needs a buffer on the stack.
+    pub fn list() -> Names {
+        let (mut names, mut entries) = (0, 0);
+        let listed = dir::for_each(c".", |name| {
+            entries += 1;
+            for (bit, asked) in ASKED.iter().enumerate() {
+                // There are file systems for which both are one name.
+                names |= u16::from(asked.to_bytes().eq_ignore_ascii_case(name.to_bytes())) << bit;
+            }
+            if entries < MOST_ENTRIES { Ok(()) } else { Err(Errno::E2BIG) }
+        });
+        Names(if listed.is_ok() { names } else { u16::MAX })
+    }
+
+    /// Of a path that was not asked for: true.
+    fn may_have(self, path: &CStr) -> bool {
+        let first = path.to_bytes().split(|&b| b == b'/').next();
+        let bit = ASKED.iter().position(|asked| Some(asked.to_bytes()) == first);
+        bit.is_none_or(|bit| self.0 & (1 << bit) != 0)
+    }
+
+    /// As [`exists`].
+    pub fn exists(self, path: &CStr) -> bool {
+        self.may_have(path) && exists(path)
+    }
+
+    /// As [`number`].
+    pub fn number(self, path: &CStr) -> Option<u32> {
+        if self.may_have(path) { number(path) } else { None }
+    }
+
+    /// As [`extension`].
+    pub fn extension(self, direct: &'static CStr, in_data: &'static CStr) -> Option<&'static CStr> {
+        [direct, in_data].into_iter().find(|path| self.exists(path))
+    }
 }
 
 /// Where an extension file is: `./NAME`, else `./data/s6-rs/NAME`, since s6-rc-compile copies only the names it
@@ -105,4 +166,18 @@ pub fn replace(path: &CStr, new: &CStr, bytes: &[u8]) -> Result<(), Errno> {
         let _ = nix::unistd::unlink(new);
     }
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_knows_what_it_was_asked_for() {
+        assert!(ASKED.len() <= u16::BITS as usize);
+        let names = Names(1 << 3);
+        assert!(names.may_have(c"finish") && !names.may_have(c"down"));
+        assert!(!names.may_have(c"data/s6-rs/pidfile"));
+        assert!(names.may_have(c"timeout-kill"), "was not asked for");
+    }
 }

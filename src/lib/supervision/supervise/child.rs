@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 
-use crate::servicedir::files;
+use crate::servicedir::files::{self, Names};
 use crate::sys::cptr::CPtr;
 use crate::sys::spawn::{OwnPid, Redirect, Session, Spawn};
 use crate::sys::wait::WaitStatus;
@@ -71,9 +71,15 @@ impl Extras<'_> {
 
 /// Starts `./run` with the service directory, as given on our command line, for argument. Warns of what is wrong.
 /// `forks`: the service has a pid file, and no use for a pipe.
-pub fn start_run(directory: &CStr, descriptors: u64, forks: bool, extras: &Extras<'_>) -> Result<Started, Failure> {
-    let lock_fd = descriptor(c"lock-fd", descriptors, extras.reserved);
-    let notification_fd = descriptor(c"notification-fd", descriptors, extras.reserved);
+pub fn start_run(
+    directory: &CStr,
+    descriptors: u64,
+    names: Names,
+    forks: bool,
+    extras: &Extras<'_>,
+) -> Result<Started, Failure> {
+    let descriptor = |file| descriptor(file, names.number(file)?, descriptors, extras.reserved);
+    let (lock_fd, notification_fd) = (descriptor(c"lock-fd"), descriptor(c"notification-fd"));
     if lock_fd.is_some() && lock_fd == notification_fd {
         warn!("not starting the service: notification-fd and lock-fd are the same descriptor");
         return Err(Failure::Refused);
@@ -116,7 +122,7 @@ pub fn start_run(directory: &CStr, descriptors: u64, forks: bool, extras: &Extra
         own_pid: extras.own_pid,
         redirects,
         session: Session::New,
-        new_pid_namespace: files::exists(c"flag-newpidns"),
+        new_pid_namespace: names.exists(c"flag-newpidns"),
         ..Spawn::new(&argv[..=count])
     };
     match spawn.start() {
@@ -135,10 +141,9 @@ pub fn start_run(directory: &CStr, descriptors: u64, forks: bool, extras: &Extra
     }
 }
 
-/// A descriptor number from one of the small files: not 0, one that a process here may have, and none that is for
+/// The descriptor number in one of the small files, if it can be used: not 0, one that a process here may have, and none that is for
 /// the `reserved` descriptors from 3 on.
-fn descriptor(file: &CStr, descriptors: u64, reserved: u32) -> Option<i32> {
-    let number = files::number(file)?;
+fn descriptor(file: &CStr, number: u32, descriptors: u64, reserved: u32) -> Option<i32> {
     if (3..3 + u64::from(reserved)).contains(&number.into()) {
         warn!("ignoring ", file, ": descriptor ", text::decimal(number), " is among those that fdstore-max reserves");
         return None;
@@ -181,8 +186,14 @@ pub struct Finishing {
 
 /// Starts `./finish`, with this environment, for a run that was process `run` and ended with `status`; `None` if there
 /// is none that can run.
-pub fn start_finish(directory: &CStr, env: &[CPtr<'_>], run: i32, status: WaitStatus) -> Option<Finishing> {
-    if !files::exists(c"finish") {
+pub fn start_finish(
+    directory: &CStr,
+    names: Names,
+    env: &[CPtr<'_>],
+    run: i32,
+    status: WaitStatus,
+) -> Option<Finishing> {
+    if !names.exists(c"finish") {
         return None;
     }
     let code = text::decimal(status.code().map_or(256u64, u64::from));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{getpgid, getpgrp};
 
 use crate::error::report;
-use crate::servicedir::files;
+use crate::servicedir::files::{self, Names};
 use crate::supervision::background::{
     Clearance, Failure, Limit, Outcome, Search, Step, asks_to_end, keep_members, patience, remove,
 };
@@ -70,8 +70,8 @@ pub struct Forking {
 }
 
 /// The path in the service directory's `pidfile`, if it has one that can be used.
-pub fn pid_file() -> Option<CString> {
-    read_pid_file(files::extension(c"pidfile", c"data/s6-rs/pidfile")?)
+pub fn pid_file(names: Names) -> Option<CString> {
+    read_pid_file(names.extension(c"pidfile", c"data/s6-rs/pidfile")?)
 }
 
 #[inline(never)] // Its buffer is for those who have one.

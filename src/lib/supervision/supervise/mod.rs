@@ -27,8 +27,10 @@ use self::setup::Held;
 use crate::cli::Args;
 use crate::error::{self, Die, Exit, OK, OrDie, Program};
 use crate::events::fifodir::{self, Notifier};
+use crate::servicedir::files::{self, Names};
 use crate::servicedir::status::Status;
-use crate::servicedir::{files, tally};
+use crate::servicedir::tally;
+use crate::sys::cptr::CPtr;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::process::Watch;
 use crate::sys::signal::{self, Signal};
@@ -72,6 +74,8 @@ struct Shell {
     core: Core,
     held: Held,
     event: Notifier,
+    /// What was in the service directory in this turn, if somebody asked.
+    names: Option<Names>,
     directory: &'static CStr,
     /// Soft limit on descriptors: what a number in `notification-fd` must be below.
     descriptors: u64,
@@ -104,13 +108,15 @@ impl Shell {
             warn!(errno => "unable to clean event");
         }
         tally::clear(TALLY_FILE).or_die("empty", TALLY_FILE)?;
-        notification::begin();
-        let core = Core::new(!files::exists(c"down"), Tai64n::now());
+        let names = Names::list();
+        notification::begin(names);
+        let core = Core::new(!names.exists(c"down"), Tai64n::now());
         let never_started = Status { paused: true, ..*core.status() };
         let mut shell = Shell {
             core,
             held,
             event: Notifier::new(c"event"),
+            names: Some(names),
             directory,
             descriptors: fd::limit().unwrap_or(1024) as u64,
             readiness: Readiness::Never,
@@ -145,6 +151,7 @@ impl Shell {
             Some(notification) => notification.wait(fds, deadline),
         };
         let ([control, notification, _], messages) = waited.or_die("poll", "")?;
+        self.names = None;
 
         if notification.readable() {
             self.read_notification();
@@ -352,7 +359,7 @@ impl Shell {
                 self.send(libc::SIGCONT);
             }
             Action::RecordDeath(stamp, status, outcome) => {
-                record_death(stamp, status);
+                record_death(stamp, status, self.names());
                 self.notification.iter_mut().for_each(|n| n.died(outcome));
             }
             Action::EmptyStore => self.notification.iter_mut().for_each(|n| n.empty_store()),
@@ -402,15 +409,17 @@ impl Shell {
     #[inline(never)] // As record_death.
     fn start(&mut self) -> Event {
         self.notification.iter().for_each(|notification| notification.end_leftovers());
-        if notification::prepare(&mut self.notification, self.directory, self.descriptors).is_err() {
+        let (names, directory, descriptors) = (self.names(), self.directory, self.descriptors);
+        if notification::prepare(&mut self.notification, directory, descriptors, names).is_err() {
             return Event::StartFailed;
         }
-        let search = forking::pid_file().map(forking::prepare);
+        let search = forking::pid_file(names).map(forking::prepare);
         self.adopts |= search.is_some() || self.notification.is_some();
-        let (directory, descriptors, forks) = (self.directory, self.descriptors, search.is_some());
+        let forks = search.is_some();
+        let start = |extras: &Extras<'_>| child::start_run(directory, descriptors, names, forks, extras);
         let started = match &self.notification {
-            None => child::start_run(directory, descriptors, forks, &Extras::none()),
-            Some(notification) => notification.give(|extras| child::start_run(directory, descriptors, forks, extras)),
+            None => start(&Extras::none()),
+            Some(notification) => notification.give(start),
         };
         match started {
             Ok(started) => {
@@ -431,11 +440,11 @@ impl Shell {
     }
 
     fn start_finish(&mut self, run: i32, status: WaitStatus) -> Event {
+        let (names, directory) = (self.names(), self.directory);
+        let start = |env: &[CPtr<'_>]| child::start_finish(directory, names, env, run, status);
         let finish = match &self.notification {
-            None => child::start_finish(self.directory, env::environ_list(), run, status),
-            Some(notification) => {
-                child::start_finish(self.directory, &notification.finish_environment().list(), run, status)
-            }
+            None => start(env::environ_list()),
+            Some(notification) => start(&notification.finish_environment().list()),
         };
         match finish {
             Some(finish) => {
@@ -444,6 +453,10 @@ impl Shell {
             }
             None => Event::NoFinish,
         }
+    }
+
+    fn names(&mut self) -> Names {
+        *self.names.get_or_insert_with(Names::list)
     }
 
     /// The main process, if it is neither the one that was started nor one that was found.
@@ -514,8 +527,8 @@ fn replace_status(status: &Status) -> Result<(), Errno> {
 
 /// Adds a death to the tally, which keeps the newest ones (spec/supervision.md 2.2).
 #[inline(never)] // Its buffer would be on the stack of every turn.
-fn record_death(stamp: Tai64n, status: WaitStatus) {
-    let most = files::number(c"max-death-tally").unwrap_or(TALLY).min(tally::MOST as u32) as usize;
+fn record_death(stamp: Tai64n, status: WaitStatus, names: Names) {
+    let most = names.number(c"max-death-tally").unwrap_or(TALLY).min(tally::MOST as u32) as usize;
     if most == 0 {
         return;
     }

@@ -21,7 +21,7 @@ use crate::notify::mirror::Mirror;
 use crate::notify::receiver::{Buffer, Incoming, Receiver};
 use crate::notify::report::{Circumstances, Report};
 use crate::notify::store::{Entry, Preserve, Store};
-use crate::servicedir::files;
+use crate::servicedir::files::{self, Names};
 use crate::supervision::background;
 use crate::sys::cptr::CPtr;
 use crate::sys::env::Env;
@@ -124,39 +124,44 @@ enum Stale {
 }
 
 /// Removes what an earlier supervisor left, and warns of files that mean nothing without `notify-socket`.
-pub fn begin() {
+pub fn begin(names: Names) {
     if unlink(REPORT) == Ok(()) {
         let _ = unlink(INVENTORY);
     }
-    if socket_file().is_none() {
-        warn_of_useless_files();
+    if socket_file(names).is_none() {
+        warn_of_useless_files(names);
     }
 }
 
-fn warn_of_useless_files() {
+fn warn_of_useless_files(names: Names) {
     let useless = [
-        files::extension(c"fdstore-max", c"data/s6-rs/fdstore-max"),
-        files::extension(c"timeout-watchdog", c"data/s6-rs/timeout-watchdog"),
+        names.extension(c"fdstore-max", c"data/s6-rs/fdstore-max"),
+        names.extension(c"timeout-watchdog", c"data/s6-rs/timeout-watchdog"),
     ];
     for file in useless.into_iter().flatten() {
         warn!("ignoring ", file, ": there is no notify-socket");
     }
 }
 
-fn socket_file() -> Option<&'static CStr> {
-    files::extension(c"notify-socket", c"data/s6-rs/notify-socket")
+fn socket_file(names: Names) -> Option<&'static CStr> {
+    names.extension(c"notify-socket", c"data/s6-rs/notify-socket")
 }
 
 /// Reads the service directory before a start, and has the socket ready. None for a directory that has no
 /// `notify-socket`, or a system that cannot. What is stored stays; so does everything if there is an error, of which
 /// it warns. `directory`: how the service is called.
-pub fn prepare(notification: &mut Option<Box<Notification>>, directory: &CStr, descriptors: u64) -> Result<(), Errno> {
-    let Some(file) = socket_file() else {
+pub fn prepare(
+    notification: &mut Option<Box<Notification>>,
+    directory: &CStr,
+    descriptors: u64,
+    names: Names,
+) -> Result<(), Errno> {
+    let Some(file) = socket_file(names) else {
         if let Some(mut notification) = notification.take() {
             notification.empty_store();
             notification.leave(true);
             let _ = (unlink(REPORT), unlink(INVENTORY));
-            warn_of_useless_files();
+            warn_of_useless_files(names);
         }
         return Ok(());
     };
