@@ -283,15 +283,15 @@ class Figures:
         return "\n".join(lines)
 
     def plot(self):
-        """A's figures as bars in frames that are B's: SVG."""
+        """What A needs as bars in frames that are what B needs: SVG."""
         rows = [(figure, ratio) for figure in self.rows if (ratio := self.ratio(figure))]
-        left, frame, height = 340, 280, 18
+        left, frame, height = 400, 280, 18
         a, b = (suite.name for suite in self.suites[:2])
         svg = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + frame + 160}" height="{height * len(rows) + 32}" '
                'font-family="sans-serif" font-size="12">',
                "<style>text{fill:#333}.b{fill:#ddd}.a{fill:#2a7}"
                "@media(prefers-color-scheme:dark){text{fill:#ccc}.b{fill:#444}}</style>",
-               f'<text x="{left}" y="14"><tspan font-weight="bold">{a}</tspan> in per cent of {b}: less is better</text>']
+               f'<text x="{left}" y="14">What <tspan font-weight="bold">{a}</tspan> needs, in per cent of {b}</text>']
         for i, (figure, ratio) in enumerate(rows):
             y = 24 + height * i
             shown = min(ratio, 1.3) * frame
