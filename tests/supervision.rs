@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use common::service::{Listener, Scandir, Service, c, is_supervised, supervisor_of};
 use common::{Background, Scratch, eventually, is_alive, kill, program, run, text, until};
 use s6::servicedir::status::Status;
+use s6::tai::Tai64n;
 
 // ---- s6-supervise: the life of a service
 
@@ -335,15 +336,19 @@ fn a_clock_that_jumps_changes_stamps_and_nothing_else() {
         return;
     }
     let service = Service::new("echo >&5; exec env -u LD_PRELOAD sleep 1000").file("notification-fd", "5");
-    service.scratch.write("clock", "+0");
+    service.scratch.write("clock", "-100d");
     let mut supervise = program("s6-supervise");
     supervise.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", service.scratch.path("clock"));
     supervise.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     let mut s = service.supervise_with(&mut supervise);
     s.listener.expect("suU");
     let began = s.status().stamp;
+    if began.until(Tai64n::now()) < Duration::from_secs(50 * 86400) {
+        eprintln!("skipped: a static program, which takes its time from nobody but the kernel");
+        return;
+    }
     let mut letters = String::from("suU");
-    for (jump, is_later) in [("-1d", false), ("+2d", true), ("-9000d", false), ("+9000d", true)] {
+    for (jump, is_later) in [("-101d", false), ("+2d", true), ("-9000d", false), ("+9000d", true)] {
         let pid = s.wait("the service is ready", |status| status.is_up() && status.ready).pid;
         std::fs::write(s.service.scratch.path("clock"), jump).unwrap();
         kill(pid as i32, 9);
