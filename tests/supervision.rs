@@ -328,6 +328,17 @@ fn fifos_of_dead_subscribers_are_removed_at_the_start() {
     assert_eq!(std::fs::read_dir(s.service.path("event")).unwrap().count(), 1, "only the listener's");
 }
 
+/// What libfaketime leaves in /dev/shm of a process that ends without its destructors.
+struct FakeClock(i32);
+
+impl Drop for FakeClock {
+    fn drop(&mut self) {
+        for name in ["faketime_shm_", "sem.faketime_sem_"] {
+            let _ = std::fs::remove_file(format!("/dev/shm/{name}{}", self.0));
+        }
+    }
+}
+
 #[test]
 fn a_clock_that_jumps_changes_stamps_and_nothing_else() {
     let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
@@ -341,6 +352,7 @@ fn a_clock_that_jumps_changes_stamps_and_nothing_else() {
     supervise.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", service.scratch.path("clock"));
     supervise.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     let mut s = service.supervise_with(&mut supervise);
+    let _left_behind = FakeClock(s.supervisor.pid());
     s.listener.expect("suU");
     let began = s.status().stamp;
     if began.until(Tai64n::now()) < Duration::from_secs(50 * 86400) {
