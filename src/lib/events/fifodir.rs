@@ -40,7 +40,7 @@ pub fn make(path: &CStr, access: Access, force: bool) -> Result<(), Errno> {
             if Uid::from_raw(found.st_uid) != Uid::current() {
                 return Err(Errno::EACCES);
             }
-            if found.st_mode & libc::S_IFMT != libc::S_IFDIR {
+            if !dir::is_directory(&found) {
                 return Err(Errno::ENOTDIR);
             }
             if force { set_access(path, access) } else { Ok(()) }

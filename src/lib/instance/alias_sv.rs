@@ -9,7 +9,7 @@ use crate::error::{Die, Exit, OrDie, Program, USAGE};
 use crate::servicedir::files;
 use crate::servicedir::status::Status;
 use crate::sys::spawn::Spawn;
-use crate::sys::{env, fd, wait};
+use crate::sys::{dir, env, fd, wait};
 use crate::text::{decimal, parse_u32};
 use crate::{cli, die, warn};
 
@@ -170,7 +170,7 @@ fn directory_of(word: &CStr) -> CString {
 }
 
 fn is_directory(path: &CStr) -> bool {
-    stat(path).is_ok_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFDIR)
+    stat(path).is_ok_and(|found| dir::is_directory(&found))
 }
 
 struct Service {

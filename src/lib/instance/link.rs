@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::{SFlag, stat};
+use nix::sys::stat::stat;
 use nix::unistd::{symlinkat, unlink};
 
 use crate::cli::Value;
@@ -17,7 +17,7 @@ use crate::servicedir::control::{self, Failure};
 use crate::servicedir::files;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::signal::{self, Signal};
-use crate::sys::{Errno, fd};
+use crate::sys::{Errno, dir, fd};
 use crate::{die, warn};
 
 /// The control directory of a scanner.
@@ -116,7 +116,7 @@ impl Service {
         let mut dirs = vec![dir.to_owned()];
         can_be_run(dir)?;
         match stat(log.as_c_str()) {
-            Ok(found) if found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() => {
+            Ok(found) if dir::is_directory(&found) => {
                 can_be_run(&log)?;
                 dirs.push(log);
             }

@@ -38,7 +38,7 @@ fn copy_directory(source: BorrowedFd<'_>, target: BorrowedFd<'_>, path: &CStr, w
     for name in dir::names_in(source).or_die("read", path)? {
         let path = join(path, &name);
         let stat = fstatat(source, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).or_die("look at", &path)?;
-        if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR {
+        if dir::is_directory(&stat) {
             if (stat.st_dev, stat.st_ino) == (whole.st_dev, whole.st_ino) {
                 return Err(die!(SYSTEM, "unable to copy ", path, ": it is where the copy is made"));
             }
@@ -87,10 +87,9 @@ fn group(stat: &FileStat) -> Option<Gid> {
 
 /// The owner first: changing it clears bits of the mode. A program that would now run as somebody else loses them.
 fn set_owner_and_mode(fd: BorrowedFd<'_>, stat: &FileStat) -> Result<(), Errno> {
-    let is_directory = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
     let bits = match fchown(fd, owner(stat), group(stat)) {
         Ok(()) => 0o7777,
-        Err(Errno::EPERM) if is_directory => 0o7777,
+        Err(Errno::EPERM) if dir::is_directory(stat) => 0o7777,
         Err(Errno::EPERM) => 0o1777,
         failure => return failure,
     };
@@ -125,8 +124,7 @@ pub fn make_with_parents(path: &CStr, mode: u32) -> Result<(), Errno> {
             failure => return failure,
         }
     }
-    let is_directory = stat(path)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
-    if is_directory { Ok(()) } else { Err(Errno::ENOTDIR) }
+    if dir::is_directory(&stat(path)?) { Ok(()) } else { Err(Errno::ENOTDIR) }
 }
 
 /// The system's reason for a failure of the standard library.

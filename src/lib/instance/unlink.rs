@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
 
-use nix::sys::stat::{SFlag, lstat, stat};
+use nix::sys::stat::{lstat, stat};
 use nix::unistd::unlink as remove_link;
 
 use crate::cli::Value;
@@ -15,7 +15,7 @@ use crate::events::subscription::Subscription;
 use crate::instance::link::{self, SCANNER};
 use crate::instance::tree::real_path;
 use crate::servicedir::{control, files};
-use crate::sys::Errno;
+use crate::sys::{Errno, dir};
 
 /// The letter of a supervisor that ends.
 const ENDS: u8 = b'x';
@@ -57,7 +57,7 @@ impl Options {
 /// [`Turn`](super::turn::Turn) for the name.
 pub fn unlink(scandir: &CStr, name: &CStr, options: &Options, deadline: Option<Instant>) -> Result<(), Die> {
     let path = join(scandir, name);
-    if lstat(path.as_c_str()).is_ok_and(|found| is_directory(found.st_mode)) {
+    if lstat(path.as_c_str()).is_ok_and(|found| dir::is_directory(&found)) {
         return Err(die!(USAGE, path, " is a directory, not a link"));
     }
     let mut ending = if options.no_wait { Ending::default() } else { Ending::prepare(&path)? };
@@ -70,10 +70,6 @@ pub fn unlink(scandir: &CStr, name: &CStr, options: &Options, deadline: Option<I
         // Nobody ends the supervisors.
         Err(_) => Ok(()),
     }
-}
-
-fn is_directory(mode: libc::mode_t) -> bool {
-    mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
 }
 
 /// Supervisors that are to end, by the real paths of their directories: the link goes away.
@@ -92,7 +88,7 @@ impl Ending {
         };
         let log = files::path(&service, "log");
         let logged = match stat(log.as_c_str()) {
-            Ok(found) if is_directory(found.st_mode) => true,
+            Ok(found) if dir::is_directory(&found) => true,
             Ok(_) => return Err(die!(SYSTEM, log, " is not a directory")),
             Err(Errno::ENOENT) => false,
             failure => failure.or_die("look at", &log).map(|_| false)?,

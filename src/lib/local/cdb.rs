@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 
 use nix::fcntl::OFlag;
 
-use crate::sys::Errno;
 use crate::sys::fd::{open_file, retry};
+use crate::sys::{Errno, dir};
 
 /// Bytes of the table of tables, where the records begin.
 const HEADER: u64 = 2048;
@@ -28,7 +28,7 @@ impl Cdb {
     pub fn open(path: &CStr) -> Result<Cdb, Errno> {
         let file = open_file(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?;
         let about = nix::sys::stat::fstat(&file)?;
-        if about.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        if dir::is_directory(&about) {
             return Err(Errno::EISDIR);
         }
         if (about.st_size as u64) < HEADER {

@@ -152,8 +152,7 @@ fn run(args: Args) -> Result<Exit, Die> {
     };
     // The standard ones last: they are copied, and a copy must not come to lie where another is looked for.
     let from = take(reader)?;
-    let to = if writer == reader { None } else { Some(take(writer)?) };
-    let to = to.map_or_else(|| fd::duplicate(&from, 3).or_die("copy", "a descriptor"), Ok)?;
+    let to = if writer == reader { fd::duplicate(&from, 3).or_die("copy", "a descriptor")? } else { take(writer)? };
     let (stdin, stdout) = (take(0)?, take(1)?);
     let end = |fd| End::new(fd).or_die("prepare", "a descriptor");
     let mut flows = [Flow::new(end(stdin)?, end(to)?), Flow::new(end(from)?, end(stdout)?)];

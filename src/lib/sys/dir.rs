@@ -4,11 +4,16 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmodat};
 use nix::unistd::mkdir;
 
 use super::Errno;
 use super::fd::open_file;
+
+/// Whether what was looked at is a directory.
+pub fn is_directory(found: &FileStat) -> bool {
+    found.st_mode & libc::S_IFMT == libc::S_IFDIR
+}
 
 /// Makes a directory with exactly this mode, whatever the umask.
 pub fn make(path: &CStr, mode: u32) -> Result<(), Errno> {

@@ -141,8 +141,8 @@ pub fn start_run(
     }
 }
 
-/// The descriptor number in one of the small files, if it can be used: not 0, one that a process here may have, and none that is for
-/// the `reserved` descriptors from 3 on.
+/// The descriptor number in one of the small files, if it can be used: not 0, one that a process here may have, and
+/// none that is for the `reserved` descriptors from 3 on.
 fn descriptor(file: &CStr, number: u32, descriptors: u64, reserved: u32) -> Option<i32> {
     if (3..3 + u64::from(reserved)).contains(&number.into()) {
         warn!("ignoring ", file, ": descriptor ", text::decimal(number), " is among those that fdstore-max reserves");

@@ -244,8 +244,11 @@ impl Shell {
     /// The service, or finish, has ended.
     fn died(&mut self, status: WaitStatus) {
         // A newline written just before the end was written before the end, whatever stands before it in the pipe.
-        let mut reads = 0..LAST_WORDS;
-        while reads.next().is_some() && self.read_notification() {}
+        for _ in 0..LAST_WORDS {
+            if !self.read_notification() {
+                break;
+            }
+        }
         self.child = None;
         self.handle(Event::Died(status));
     }

@@ -10,7 +10,7 @@ use nix::unistd::{Gid, mkdir, mkfifo};
 use crate::die;
 use crate::error::{Die, OrDie};
 use crate::events::fifodir::{self, Access};
-use crate::sys::{Errno, fd, lock};
+use crate::sys::{Errno, dir, fd, lock};
 
 /// Longest link text that is followed to make the directory it points to.
 const LINK: usize = 511;
@@ -84,7 +84,7 @@ pub fn make_directory(path: &CStr) -> Result<Option<CString>, Die> {
         Err(errno) => return Err(die!(111, errno => "unable to make the directory ", path)),
     }
     match stat(path) {
-        Ok(found) if found.st_mode & libc::S_IFMT == libc::S_IFDIR => Ok(None),
+        Ok(found) if dir::is_directory(&found) => Ok(None),
         Ok(_) => Err(die!(100, path, " exists and is not a directory")),
         Err(Errno::ENOENT) => make_link_target(path).map(Some),
         Err(errno) => Err(die!(111, errno => "unable to examine ", path)),

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, Mode, stat, umask};
+use nix::sys::stat::{Mode, stat, umask};
 use nix::unistd::{AccessFlags, access, mkdir, unlink};
 
 use self::core::{Forgotten, Found, Id, Role, Slot, Table, Whom};
@@ -515,7 +515,7 @@ fn prepare() -> Result<(OwnedFd, OwnedFd, OwnedFd), Die> {
         Ok(()) => {}
         Err(Errno::EEXIST) => {
             let found = stat(control).or_die("examine", control)?;
-            if !is_directory(&found) {
+            if !dir::is_directory(&found) {
                 return Err(die!(100, control, " exists and is not a directory"));
             }
         }
@@ -540,14 +540,10 @@ fn remove_dangling_links() -> Result<(), Die> {
     listed.or_die("read the scan directory", "")
 }
 
-fn is_directory(found: &FileStat) -> bool {
-    found.st_mode & libc::S_IFMT == libc::S_IFDIR
-}
-
 /// The identity of a directory; `None` for anything else.
 fn directory(name: &CStr) -> Result<Option<Id>, Errno> {
     let found = stat(name)?;
-    Ok(is_directory(&found).then_some(Id { device: found.st_dev as u64, inode: found.st_ino as u64 }))
+    Ok(dir::is_directory(&found).then_some(Id { device: found.st_dev as u64, inode: found.st_ino as u64 }))
 }
 
 /// A pipe is kept as long as the service and the logger are both known.
