@@ -156,7 +156,8 @@ class S6(Suite):
         return self.program("s6-svscan", self.most, str(count + 10), path)
 
     def stop(self, tree):
-        call(self.program("s6-svscanctl", "-t", tree.path), self)
+        # The loggers here do not read, so they do not end by end of file.
+        call(self.program("s6-svscanctl", "-q" if tree.logged else "-t", tree.path), self)
 
     def log(self, directory, *script):
         return self.program("s6-log", "-d", "3", "--", *script, "s1000000", "n10", directory)
@@ -213,16 +214,19 @@ class Daemontools(Suite):
 
 
 class Tree:
-    """A supervision tree, all services up when this is made. `notification`: what s6 is told of readiness."""
+    """A supervision tree, all services up when this is made. `notification`: what s6 is told of readiness. `logged`:
+    each service writes to a logger, and the loggers, as many as services, are what is waited for."""
 
-    def __init__(self, suite, count, **service):
-        self.suite, self.path = suite, scratch()
+    def __init__(self, suite, count, logged=False, **service):
+        self.suite, self.path, self.logged = suite, scratch(), logged
         self.services = [os.path.join(self.path, f"s{i:05}") for i in range(count)]
         for path in self.services:
             suite.make_service(path, **service)
+            if logged:
+                suite.make_service(path + "/log", **service)
         self.reader, writer = os.pipe()
         begin = now()
-        self.pid = spawn(suite.scan(self.path, count), suite, stdout=writer)
+        self.pid = spawn(suite.scan(self.path, 2 * count if logged else count), suite, stdout=writer)
         os.close(writer)
         self.pids = [self.next_pid() for _ in self.services]
         self.boot = now() - begin
@@ -235,7 +239,7 @@ class Tree:
         return struct.unpack("=i", os.read(self.reader, 4))[0]
 
     def cpu(self):
-        return cpu([self.pid, *self.supervisors.values(), *self.pids])
+        return cpu([self.pid, *descendants(self.pid)])
 
     def stop(self):
         """Ends the tree: how long that took, and the CPU time of its whole life, in s."""
@@ -523,6 +527,11 @@ def growth(figures, suites, much):
                 tree.next_pid()
             figures.add(f"a supervisor dies among {count}: CPU of s6-svscan", "µs", suite,
                         1e6 * (cpu([tree.pid]) - before) / len(victims))
+            tree.stop()
+            tree = Tree(suite, count // 2, logged=True)
+            time.sleep(0.5)
+            figures.add(f"boot of {count} services, half of them loggers: CPU for each", "µs", suite,
+                        1e6 * tree.cpu() / count)
             tree.stop()
 
 

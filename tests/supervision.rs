@@ -650,6 +650,69 @@ fn children(of: i32) -> Vec<i32> {
     table.iter().filter(|e| e.parent.as_raw() == of).map(|e| e.pid.as_raw()).collect()
 }
 
+/// What the scanner has open: its pipes and pidfds among other things.
+fn open_files(scanner: i32) -> Vec<String> {
+    let list = std::fs::read_dir(format!("/proc/{scanner}/fd")).unwrap();
+    list.filter_map(|fd| Some(std::fs::read_link(fd.unwrap().path()).ok()?.to_string_lossy().into_owned())).collect()
+}
+
+#[test]
+fn a_scanner_has_a_descriptor_for_each_child_and_no_child_gets_it() {
+    let scandir = Scandir::new();
+    for n in 0..20 {
+        scandir.service(&format!("s{n}"), "exec sleep 1000");
+        scandir.service(&format!("s{n}/log"), "exec cat");
+    }
+    let mut scanned = scandir.scan(&[]);
+    let scanner = scanned.scanner.pid();
+    let services: Vec<i32> = (0..20).map(|n| scanned.wait_up(&format!("s{n}"))).collect();
+    let pidfds = || open_files(scanner).iter().filter(|name| name.contains("[pidfd]")).count();
+    if pidfds() == 0 {
+        return common::skip("there are no pidfds here");
+    }
+    until("all are watched", || pidfds() == 40);
+    let before = open_files(scanner).len();
+    for &service in &services {
+        // stdin, stdout, stderr; three of the supervisor's own; what the tests themselves were started with.
+        let supervisor = s6::sys::process::all().into_iter().find(|e| e.pid.as_raw() == service).unwrap().parent;
+        assert_eq!(open_files(supervisor.as_raw()).iter().filter(|name| name.contains("[pidfd]")).count(), 0);
+        assert!(open_files(supervisor.as_raw()).iter().filter(|name| name.starts_with("pipe:")).count() < 20);
+        kill(supervisor.as_raw(), 9);
+        kill(service, 9);
+    }
+    until("all are back", || (0..20).all(|n| !services.contains(&scanned.wait_up(&format!("s{n}")))));
+    until("as many descriptors as before", || pidfds() == 40 && open_files(scanner).len() == before);
+    assert_eq!(scanned.end(), 0);
+}
+
+#[test]
+fn pipes_need_descriptors_more_than_watches_do() {
+    let scandir = Scandir::new();
+    for n in 0..40 {
+        scandir.service(&format!("s{n}"), "exec sleep 1000");
+        scandir.service(&format!("s{n}/log"), "exec cat");
+    }
+    // 80 ends of pipes and what every scanner has leave room for some of the 80 children.
+    let mut limited = common::with_path(std::process::Command::new("sh"));
+    let mut scanned = scandir.scan_with(limited.args(["-c", "ulimit -n 110; exec s6-svscan \"$@\"", "sh"]));
+    for round in 0..2 {
+        for n in 0..40 {
+            let (name, log) = (format!("s{n}"), format!("s{n}/log"));
+            let (service, logger) = (scanned.wait_up(&name), scanned.wait_up(&log));
+            if round == 0 {
+                kill(supervisor_of(&scanned.service(&name)).unwrap(), 9);
+                kill(service, 9);
+                kill(logger, 9);
+            }
+        }
+    }
+    assert_eq!(scanned.errors(), "");
+    let pidfds = open_files(scanned.scanner.pid()).iter().filter(|name| name.contains("[pidfd]")).count();
+    assert_eq!(pidfds, 0, "watches that were given up");
+    until("no zombie is left", || children(scanned.scanner.pid()).into_iter().all(is_alive));
+    assert_eq!(scanned.end(), 0);
+}
+
 #[test]
 fn a_second_supervisor_or_scanner_is_refused() {
     let s = Service::sleeper().supervise();
@@ -680,16 +743,6 @@ fn wrong_usage_and_missing_directories_have_their_exit_codes() {
     }
     let twice = run("s6-svscan", &["-d3", "-X3", "."]);
     assert!(twice.code == 100 && twice.err.contains("cannot be the console holder"), "{}", twice.err);
-}
-
-#[test]
-fn the_scanner_reaps_what_it_did_not_start() {
-    let scandir = Scandir::new();
-    // The middle shell ends and leaves its child to the scanner, which is a subreaper here as process 1 would be.
-    scandir.service("one", "(sleep 0.05 &) ; exec sleep 1000");
-    let scanned = scandir.scan(&[]);
-    scanned.wait_up("one");
-    until("no zombie is left", || children(scanned.scanner.pid()).into_iter().all(is_alive));
 }
 
 #[test]
@@ -755,6 +808,28 @@ fn as_process_one_it_reaps_orphans_and_becomes_finish() {
     scanned.command("t");
     assert_eq!(scanned.scanner.code(), 0);
     assert_eq!(text(proof), "1 0\n");
+}
+
+#[test]
+fn as_process_one_it_takes_orphans_that_die_together_with_supervisors() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return common::skip("it needs root for a PID namespace");
+    }
+    let scandir = Scandir::new();
+    for n in 0..25 {
+        scandir.service(&format!("s{n}"), "(sleep 1000 &); exec sleep 1000");
+    }
+    let mut command = common::with_path(std::process::Command::new("unshare"));
+    let mut scanned = scandir.scan_with(command.args(["-fp", "--mount-proc", "s6-svscan"]));
+    let scanner = eventually("the scanner", || children(scanned.scanner.pid()).first().copied());
+    for _ in 0..4 {
+        // A supervisor and an orphan of each service.
+        until("all are there", || children(scanner).into_iter().filter(|&pid| is_alive(pid)).count() >= 50);
+        children(scanner).into_iter().for_each(|pid| kill(pid, 9));
+    }
+    until("no zombie is left", || children(scanner).into_iter().all(is_alive));
+    scanned.command("t");
+    assert_eq!(scanned.scanner.code(), 0);
 }
 
 #[test]

@@ -21,6 +21,19 @@ pub fn become_subreaper() -> Result<(), Errno> {
     Err(Errno::ENOSYS)
 }
 
+/// Whether orphans are given to this process: process 1, or a subreaper. Where that cannot be told, yes.
+pub fn adopts_orphans() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let mut subreaper: libc::c_int = 1;
+        // SAFETY: PR_GET_CHILD_SUBREAPER writes one int through a valid pointer.
+        let _ = unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut subreaper, 0, 0, 0) };
+        nix::unistd::getpid().as_raw() == 1 || subreaper != 0
+    }
+    #[cfg(not(target_os = "linux"))]
+    true
+}
+
 /// Changes the real group and user of this process, but not the effective ones. EPERM for who may not.
 pub fn set_real_ids(uid: nix::unistd::Uid, gid: nix::unistd::Gid) -> Result<(), Errno> {
     // SAFETY: both take integers; -1 leaves the effective id as it is.
@@ -51,11 +64,8 @@ impl Watch {
     /// a Linux before 5.3.
     #[cfg(target_os = "linux")]
     pub fn open(pid: Pid) -> Result<Watch, Errno> {
-        use std::os::fd::FromRawFd;
-        // SAFETY: pidfd_open takes two integers and returns a new descriptor, close-on-exec by definition.
-        match Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }) {
-            // SAFETY: the kernel just made this descriptor; nobody else knows it.
-            Ok(fd) => Ok(Watch { pid, fd: Some(unsafe { Descriptor::from_raw_fd(fd as libc::c_int) }) }),
+        match pidfd_open(pid) {
+            Ok(fd) => Ok(Watch { pid, fd: Some(fd) }),
             // EPERM is how the system call filters of old containers say ENOSYS.
             Err(Errno::ENOSYS | Errno::EPERM) => match look_up(pid) {
                 Some(entry) if entry.parent == nix::unistd::getpid() => Ok(Watch { pid, fd: None }),
@@ -159,6 +169,16 @@ impl Watch {
         let got = self.fd.as_ref()?.kevent(&[], &mut list, Some(now)).ok()?;
         (got == 1).then(|| WaitStatus::from_raw(list[0].data() as i32))
     }
+}
+
+/// A new pidfd. ESRCH when there is no such process (any more); ENOSYS, or EPERM in old containers, before Linux 5.3.
+#[cfg(target_os = "linux")]
+pub fn pidfd_open(pid: Pid) -> Result<std::os::fd::OwnedFd, Errno> {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    // SAFETY: pidfd_open takes two integers and returns a new descriptor, close-on-exec by definition.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: the kernel just made this descriptor; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
 /// The process of a pidfd; `None` if it is none, or its process is gone or out of sight.

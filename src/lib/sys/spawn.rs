@@ -102,6 +102,9 @@ pub struct Spawn<'a> {
     pub directory: Option<&'a CStr>,
     /// Whether the child gets a new PID namespace (Linux; elsewhere ENOSYS).
     pub new_pid_namespace: bool,
+    /// The child does not get descriptors from this number on, or above the last that is redirected, whatever their
+    /// flags, not even until it executes: a start costs time for each that it gets. Only if [`can_leave_behind`].
+    pub leave_behind: Option<RawFd>,
 }
 
 impl<'a> Spawn<'a> {
@@ -116,6 +119,7 @@ impl<'a> Spawn<'a> {
             session: Session::Inherit,
             directory: None,
             new_pid_namespace: false,
+            leave_behind: None,
         }
     }
 
@@ -144,6 +148,30 @@ impl<'a> Spawn<'a> {
     }
 }
 
+/// Whether the kernel can make a child with a part of the descriptors only (Linux 5.9).
+pub fn can_leave_behind() -> bool {
+    close_from(RawFd::MAX, 0).is_ok()
+}
+
+/// Gives this process, which shares its descriptors with its parent, descriptors of its own, below `first`.
+fn own_descriptors_below(first: RawFd) -> Result<(), Errno> {
+    const CLOSE_RANGE_UNSHARE: libc::c_uint = 1 << 1;
+    close_from(first, CLOSE_RANGE_UNSHARE)
+}
+
+#[cfg(target_os = "linux")]
+fn close_from(first: RawFd, flags: libc::c_uint) -> Result<(), Errno> {
+    // SAFETY: close_range takes three integers. No descriptor has the number that can_leave_behind gives, and what a
+    // child leaves behind stays open in the parent.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
+    Errno::result(closed).map(drop)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn close_from(_: RawFd, _: libc::c_uint) -> Result<(), Errno> {
+    Err(Errno::ENOSYS)
+}
+
 /// Redirects that take no memory from the heap.
 const FEW: usize = 8;
 
@@ -162,6 +190,13 @@ impl Child<'_> {
     /// Runs in the child; returns only on failure.
     fn become_program(&mut self) -> Errno {
         let spawn = self.spawn;
+        // Before all else: until this is done, the descriptors are the parent's.
+        if let Some(first) = spawn.leave_behind
+            && let Err(errno) =
+                own_descriptors_below(self.sources.iter().fold(first, |first, &source| first.max(source + 1)))
+        {
+            return errno;
+        }
         if spawn.session == Session::New {
             let _ = nix::unistd::setsid();
         }
@@ -248,7 +283,8 @@ fn make_child_on<const STACK: usize>(child: &mut Child<'_>) -> Result<Pid, Errno
     let mut stack = Stack::<STACK>(MaybeUninit::uninit());
     let bottom = stack.0.as_mut_ptr().cast::<u64>();
     let namespace = if child.spawn.new_pid_namespace { libc::CLONE_NEWPID } else { 0 };
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | namespace;
+    let descriptors = if child.spawn.leave_behind.is_some() { libc::CLONE_FILES } else { 0 };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | namespace | descriptors;
     // SAFETY: the stack is ours, aligned, and outlives the child's use of it, because CLONE_VFORK suspends this
     // process until the child has executed or exited; `run` gets the one pointer it expects. Every signal is
     // blocked, so no handler runs on the shared memory before the child has reset them.
@@ -305,6 +341,7 @@ fn make_child(child: &mut Child<'_>) -> Result<Pid, Errno> {
 mod tests {
     use super::super::{fd, wait};
     use super::*;
+    use std::ffi::CString;
     use std::os::fd::{AsFd, OwnedFd};
 
     /// The child tells which of our files it has at each of these numbers; its answer.
@@ -339,10 +376,41 @@ mod tests {
                 (0..40).map(|i| Redirect::new(files[order(i)].as_fd(), first + i as RawFd)).collect();
             let last = first + 39;
             let script = format!("n={first}; while [ $n -le {last} ]; do readlink /proc/self/fd/$n; n=$((n+1)); done");
-            let answer = seen(&list, &std::ffi::CString::new(script).unwrap(), &[], false).unwrap();
+            let answer = seen(&list, &CString::new(script).unwrap(), &[], false).unwrap();
             let names: Vec<&str> = answer.lines().map(|line| line.rsplit('/').next().unwrap()).collect();
             assert_eq!(names, (0..40).map(|i| format!("f{}", order(i))).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn what_is_left_behind_is_not_in_the_child_and_stays_in_the_parent() {
+        if !can_leave_behind() {
+            return eprintln!("skipped: no close_range");
+        }
+        const FIRST: RawFd = 500;
+        let base = tempfile::NamedTempFile::new().unwrap();
+        let high: Vec<OwnedFd> = (0..3).map(|_| fd::duplicate(base.as_file(), FIRST).unwrap()).collect();
+        high.iter().for_each(|fd| fd::set_cloexec(fd.as_raw_fd(), false).unwrap());
+        let (reader, writer) = fd::pipe().unwrap();
+        for file in [c"/bin/sh", c"/nonexistent/program"] {
+            let script = CString::new(format!(
+                "exec 2>/dev/null; for n in {FIRST} {} 1; do test -e /proc/self/fd/$n && echo $n; done",
+                FIRST + 1
+            ))
+            .unwrap();
+            let argv = [CPtr::new(c"sh"), CPtr::new(c"-c"), CPtr::new(&script), CPtr::NULL];
+            let redirects = [Redirect::new(writer.as_fd(), 1)];
+            let started = Spawn { file, redirects: &redirects, leave_behind: Some(FIRST), ..Spawn::new(&argv) }.start();
+            match started {
+                Ok(pid) => assert_eq!(wait::wait_for(pid).unwrap().code(), Some(0)),
+                Err(errno) => assert_eq!((file, errno), (c"/nonexistent/program", Errno::ENOENT)),
+            }
+            assert!(high.iter().all(|fd| fd::is_open(fd.as_raw_fd())));
+        }
+        drop(writer);
+        let mut answer = [0; 64];
+        let count = fd::read(&reader, &mut answer).unwrap();
+        assert_eq!(&answer[..count], b"1\n");
     }
 
     #[test]

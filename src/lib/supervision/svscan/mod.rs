@@ -6,9 +6,10 @@
 //! that come together cannot get into each other's way.
 
 pub mod core;
+mod deaths;
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -16,6 +17,7 @@ use nix::sys::stat::{Mode, stat, umask};
 use nix::unistd::{AccessFlags, access, mkdir, unlink};
 
 use self::core::{Forgotten, Found, Id, Role, Slot, Table, Whom};
+use self::deaths::Deaths;
 use super::supervise::setup;
 use crate::cli::{Args, Long, Options};
 use crate::error::{self, Die, Exit, OK, OrDie, Program};
@@ -24,9 +26,8 @@ use crate::servicedir::files;
 use crate::sys::cptr::CPtr;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::signal::{self, Signal};
-use crate::sys::spawn::{Redirect, Spawn};
-use crate::sys::wait::{self, Which};
-use crate::sys::{dir, entry, exec, fd};
+use crate::sys::spawn::{self, Redirect, Spawn};
+use crate::sys::{Pid, dir, entry, exec, fd};
 use crate::{die, info, text, warn};
 
 /// Supervises a scan directory until told to end.
@@ -49,6 +50,9 @@ const NO_ENTRY: Duration = Duration::from_secs(4);
 const NO_PIPE: Duration = Duration::from_secs(3);
 const NO_ROOM: Duration = Duration::from_secs(60);
 const BLOCKED: Duration = Duration::from_secs(10);
+
+/// The least number of a descriptor that there is one of for each service.
+const MANY: RawFd = 64;
 
 /// Command bytes that are read in one turn of the loop.
 const COMMANDS: usize = 256;
@@ -154,6 +158,10 @@ impl Wanted {
 
 struct Shell {
     table: Table,
+    deaths: Deaths,
+    /// Where the numbers begin of descriptors that there is one of for each service, pipes and pidfds. A child never
+    /// gets those, so that a start does not take longer the more there are. None where the kernel cannot do that.
+    many: Option<RawFd>,
     /// Pipes by the slot of the logged service: (read end, write end).
     pipes: Vec<Option<(OwnedFd, OwnedFd)>>,
     wanted: Wanted,
@@ -187,8 +195,11 @@ impl Shell {
         {
             warn!(errno => "unable to notify readiness");
         }
+        let many = spawn::can_leave_behind().then(above_inherited);
         Ok(Shell {
             table: Table::new(config.services_max),
+            deaths: Deaths::new(many),
+            many,
             pipes: Vec::new(),
             wanted: Wanted { scan: true, ..Wanted::default() },
             ending: None,
@@ -204,7 +215,7 @@ impl Shell {
 
     /// One turn: do what is wanted, wait, note what comes. The end, if it has come.
     fn turn(&mut self) -> Result<Option<Result<Exit, Die>>, Die> {
-        if std::mem::take(&mut self.wanted.reap) {
+        if std::mem::take(&mut self.wanted.reap) || self.deaths.deadline().is_some_and(|at| at <= Instant::now()) {
             self.reap();
         }
         if let Some((end, hard)) = self.wanted.end.take()
@@ -220,10 +231,11 @@ impl Shell {
             self.keep()?;
         }
 
-        let deadline = match self.ending {
-            Some(_) => None,
-            None => [self.table.deadline(), self.scan_again].into_iter().flatten().min(),
+        let keeping = match self.ending {
+            Some(_) => [None, None],
+            None => [self.table.deadline(), self.scan_again],
         };
+        let deadline = keeping.into_iter().chain([self.deaths.deadline()]).flatten().min();
         let mut fds = [PollFd::new(self.control.as_fd(), poll::IN)];
         poll::wait(&mut fds, deadline).or_die("poll", "")?;
         while let Some(number) = signal::take() {
@@ -263,7 +275,7 @@ impl Shell {
             }
             Ok(signal) => {
                 let Some(&(_, script, command)) = SCRIPTS.iter().find(|(known, ..)| *known == signal) else { return };
-                if !run_script(script)
+                if !self.run_script(script)
                     && let Some(command) = command
                 {
                     self.wanted.command(command);
@@ -271,6 +283,21 @@ impl Shell {
             }
             Err(_) => {}
         }
+    }
+
+    /// Starts the script of a signal, without waiting for it; false if there is none that can run.
+    fn run_script(&mut self, script: &CStr) -> bool {
+        if access(script, AccessFlags::X_OK).is_err() {
+            return false;
+        }
+        match (Spawn { leave_behind: self.many, ..Spawn::new(&[CPtr::new(script), CPtr::NULL]) }).start() {
+            Ok(pid) => self.deaths.watch(pid),
+            Err(errno) => {
+                warn!(errno => "unable to start ", script, files::obstacle(script, errno));
+                return false;
+            }
+        }
+        true
     }
 
     fn read_commands(&mut self) -> Result<(), Die> {
@@ -289,15 +316,14 @@ impl Shell {
 
     /// Takes every dead child, ours or not.
     fn reap(&mut self) {
-        while let Some((pid, _)) = wait::reap(Which::Any) {
-            let now = Instant::now();
-            if let Some(forgotten) = self.table.died(now, pid.as_raw()) {
-                drop_pipe(&mut self.pipes, forgotten);
-                if self.table.is_blocked() {
-                    self.wanted.scan = true;
-                }
+        let now = Instant::now();
+        let Shell { table, deaths, pipes, wanted, .. } = self;
+        deaths.reap(now, |pid| {
+            if let Some(forgotten) = table.died(now, pid.as_raw()) {
+                drop_pipe(pipes, forgotten);
+                wanted.scan |= table.is_blocked();
             }
-        }
+        });
     }
 
     /// Looks at every entry. What is wrong with one is a warning and leaves out that one. False if something could
@@ -374,7 +400,7 @@ impl Shell {
     fn make_pipe(&mut self, now: Instant, name: &CStr, slot: Slot) {
         let missing = (slot + 1).saturating_sub(self.pipes.len());
         let made = match self.pipes.try_reserve(missing) {
-            Ok(()) => fd::pipe(),
+            Ok(()) => fd::pipe().map(|(reader, writer)| (self.out_of_the_way(reader), self.out_of_the_way(writer))),
             Err(_) => Err(Errno::ENOMEM),
         };
         match made {
@@ -390,11 +416,24 @@ impl Shell {
         }
     }
 
+    /// Gives a descriptor a number among the many. If there is none, the watches on children make room.
+    fn out_of_the_way(&mut self, fd: OwnedFd) -> OwnedFd {
+        let Some(many) = self.many else { return fd };
+        match fd::duplicate(&fd, many) {
+            Ok(high) => high,
+            Err(_) if self.deaths.give_up() => fd::duplicate(&fd, many).unwrap_or(fd),
+            Err(_) => fd,
+        }
+    }
+
     fn start_due(&mut self) {
         let now = Instant::now();
         while let Some(slot) = self.table.next_due(now) {
             match self.start(slot) {
-                Ok(pid) => self.table.started(Instant::now(), slot, pid),
+                Ok(pid) => {
+                    self.table.started(Instant::now(), slot, pid.as_raw());
+                    self.deaths.watch(pid);
+                }
                 Err(errno) => {
                     if let Some(service) = self.table.get(slot) {
                         warn!(errno => "unable to start s6-supervise for ", service.name(), ", trying again in 10 seconds");
@@ -405,21 +444,23 @@ impl Shell {
         }
     }
 
-    fn start(&self, slot: Slot) -> Result<i32, Errno> {
+    fn start(&self, slot: Slot) -> Result<Pid, Errno> {
         let Some(service) = self.table.get(slot) else { return Err(Errno::ENOENT) };
         let pipe = |slot: Slot| self.pipes.get(slot).and_then(Option::as_ref);
-        let redirect = match service.role() {
-            Role::Logged { .. } => pipe(slot).map(|(_, writer)| Redirect::new(writer.as_fd(), 1)),
-            Role::Logger { producer } => producer.and_then(pipe).map(|(reader, _)| Redirect::new(reader.as_fd(), 0)),
+        let end = match service.role() {
+            Role::Logged { .. } => pipe(slot).map(|(_, writer)| (writer, 1)),
+            Role::Logger { producer } => producer.and_then(pipe).map(|(reader, _)| (reader, 0)),
             Role::Plain => None,
         };
+        // Below the many, if there is room, for the child gets all up to what it is to have.
+        let low = end.and_then(|(end, _)| fd::duplicate(end, 3).ok());
+        let redirect = end.map(|(end, to)| Redirect::new(low.as_ref().unwrap_or(end).as_fd(), to));
         let console = self.console().filter(|_| service.name() == core::CATCH_ALL);
         let console = console.map(|console| Redirect::new(console, 2));
         let (one, both) = (redirect.or(console), redirect.zip(console).map(|(pipe, console)| [pipe, console]));
         let redirects = both.as_ref().map_or(one.as_slice(), |both| both);
         let argv = [CPtr::new(c"s6-supervise"), CPtr::new(service.name()), CPtr::NULL];
-        let spawn = Spawn { redirects, ..Spawn::new(&argv) };
-        spawn.start().map(|pid| pid.as_raw())
+        Spawn { redirects, leave_behind: self.many, ..Spawn::new(&argv) }.start()
     }
 
     fn console(&self) -> Option<BorrowedFd<'_>> {
@@ -430,7 +471,7 @@ impl Shell {
     fn send_end(&self, whom: Whom, hard: bool) {
         for (pid, is_logger) in self.table.signals(whom) {
             let number = if is_logger && !hard { libc::SIGHUP } else { libc::SIGTERM };
-            let _ = signal::kill(nix::unistd::Pid::from_raw(pid), number);
+            let _ = signal::kill(Pid::from_raw(pid), number);
         }
     }
 
@@ -494,18 +535,15 @@ const SCRIPTS: &[(Signal, &CStr, Option<u8>)] = &[
     (Signal::SIGWINCH, c".s6-svscan/SIGWINCH", None),
 ];
 
-/// Starts the script of a signal, without waiting for it; false if there is none that can run.
-fn run_script(script: &CStr) -> bool {
-    if access(script, AccessFlags::X_OK).is_err() {
-        return false;
-    }
-    match Spawn::new(&[CPtr::new(script), CPtr::NULL]).start() {
-        Ok(_) => true,
-        Err(errno) => {
-            warn!(errno => "unable to start ", script, files::obstacle(script, errno));
-            false
-        }
-    }
+/// The first number, from [`MANY`] on, above all that our parent left open: children inherit that.
+fn above_inherited() -> RawFd {
+    let mut above = MANY;
+    let _ = dir::for_each(c"/proc/self/fd", |name| {
+        let number = text::parse_u32(name.to_bytes()).and_then(|number| RawFd::try_from(number).ok());
+        above = above.max(number.map_or(0, |number| number + 1));
+        Ok(())
+    });
+    above
 }
 
 /// The control directory, its lock and its fifo: (lock, read end, write end).
