@@ -50,14 +50,19 @@ fn expected(bytes: &[u8]) -> String {
     format!("{} {}\n", bytes.len(), digest.split(' ').next().unwrap())
 }
 
-/// Uploads while `disturb` does what it likes; `disturb` waits for the upload to be so far by what it is given.
+/// Bytes that are uploaded for each kill, at least.
+const PART: usize = 2_000_000;
+
+/// Uploads while `disturb` does what it likes; `disturb` waits for the upload to be so far by what it is given. Until the
+/// next time it goes on, but not by a whole [`PART`], so that it is not over before `disturb` is.
 fn upload(service: &Supervised, bytes: &[u8], disturb: impl FnOnce(&dyn Fn(usize))) {
-    let sent = AtomicUsize::new(0);
+    let (sent, allowed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let path = service.service.path("socket");
     let answer = std::thread::scope(|scope| {
         let client = scope.spawn(|| {
             let mut stream = eventually("the server listens", || UnixStream::connect(&path).ok());
             for chunk in bytes.chunks(4096) {
+                until("more may be sent", || sent.load(Ordering::Relaxed) < allowed.load(Ordering::Relaxed));
                 stream.write_all(chunk).unwrap();
                 sent.fetch_add(chunk.len(), Ordering::Relaxed);
             }
@@ -66,7 +71,11 @@ fn upload(service: &Supervised, bytes: &[u8], disturb: impl FnOnce(&dyn Fn(usize
             stream.read_to_string(&mut answer).unwrap();
             answer
         });
-        disturb(&|part| until(&format!("{part} bytes are sent"), || sent.load(Ordering::Relaxed) >= part));
+        disturb(&|so_far| {
+            allowed.store(so_far + PART - 1, Ordering::Relaxed);
+            until(&format!("{so_far} bytes are sent"), || sent.load(Ordering::Relaxed) >= so_far);
+        });
+        allowed.store(usize::MAX, Ordering::Relaxed);
         client.join().unwrap()
     });
     assert_eq!(answer, expected(bytes), "{}", service.errors());
@@ -81,10 +90,10 @@ fn a_server_that_is_killed_in_the_middle_of_a_transfer_loses_no_byte() {
     let Some(service) = service() else { return };
     let server = service.supervise();
     let kills = kills();
-    let bytes = bytes(kills * 2_000_000);
+    let bytes = bytes((kills + 1) * PART);
     upload(&server, &bytes, |wait_for| {
         for round in 0..kills {
-            wait_for(round * 2_000_000 + 500_000);
+            wait_for(round * PART + PART / 4);
             let old = server.wait("it is up", |status| status.is_up() && status.ready).pid;
             common::kill(old as i32, 9);
             server.wait("it is dead", |status| status.pid != old);
@@ -116,13 +125,13 @@ fn with_a_holder_the_supervisor_may_be_killed_too() {
     server.wait("it is ready", |status| status.ready);
     let (scratch, kills) = (server.service.scratch.path(""), kills() / 2);
     let mut supervisors = vec![];
-    let bytes = bytes(kills * 2_000_000);
+    let bytes = bytes((kills + 1) * PART);
     upload(&server, &bytes, |wait_for| {
         wait_for(1);
         until("the holder has the upload", || held().out.lines().count() == 6);
         let mut supervisor = server.supervisor.pid();
         for round in 0..kills {
-            wait_for(round * 2_000_000 + 500_000);
+            wait_for(round * PART + PART / 4);
             let old = server.wait("it is up", |status| status.is_up() && status.ready).pid as i32;
             common::kill(supervisor, 9);
             common::kill(old, 9);
