@@ -79,24 +79,6 @@ impl Clearance {
     }
 }
 
-/// Kills what descends from this process, but for `others` and theirs, and waits until it is gone, but not for long.
-/// Whether nothing is left.
-pub fn kill_leftovers(others: &[Pid]) -> bool {
-    let mut members = Descendants(others);
-    let end = Instant::now() + LONGEST_PAUSE;
-    let mut pause = Duration::from_millis(1);
-    loop {
-        let list = members.list();
-        if list.is_empty() || Instant::now() >= end {
-            return list.is_empty();
-        }
-        list.iter().for_each(|member| members.signal(member, libc::SIGKILL));
-        // Not a wait for signals: they are for whoever called.
-        std::thread::sleep(pause);
-        pause *= 2;
-    }
-}
-
 /// The descendants of this process, but for these and theirs.
 struct Descendants<'a>(&'a [Pid]);
 

@@ -17,7 +17,7 @@ mod clearance;
 mod pid_file;
 mod search;
 
-pub use clearance::{Clearance, PATIENCE, Step, kill_leftovers, patience};
+pub use clearance::{Clearance, PATIENCE, Step, patience};
 pub use pid_file::remove;
 pub use search::{Failure, Limit, Outcome, Search};
 

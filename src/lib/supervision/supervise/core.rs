@@ -173,6 +173,8 @@ pub enum Event {
         /// How often it must say that it works, once it is ready.
         ping_within: Option<Duration>,
     },
+    /// run cannot be started before this time is over: what the last one left is still there.
+    StartLater(Duration),
     /// run could not be started now.
     StartFailed,
     /// The service directory forbids a start: it is of no use to try again by oneself.
@@ -233,8 +235,11 @@ pub enum Outcome {
 /// What is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Start run; answer with Started, StartFailed or StartRefused.
-    Start,
+    /// Start run; answer with Started, StartLater, StartFailed or StartRefused.
+    Start {
+        /// The last answer was StartLater.
+        again: bool,
+    },
     /// Start finish for a run that ended so; answer with FinishStarted or NoFinish.
     StartFinish {
         /// run's process.
@@ -333,6 +338,8 @@ pub struct Core {
     untold: bool,
     /// Next start, while down. None: only a command starts the service.
     start_at: Option<Instant>,
+    /// That start has begun already, and waits.
+    begun: bool,
     /// When the service, or finish, is killed.
     kill_at: Option<Instant>,
     /// When the service must have become ready.
@@ -370,6 +377,7 @@ impl Core {
             untold: false,
             status: Status { stamp: now, readystamp: now, wanted_up, ready: true, ..Status::default() },
             start_at: None,
+            begun: false,
             kill_at: None,
             ready_by: None,
             ready_since: None,
@@ -413,14 +421,15 @@ impl Core {
         match (event, column) {
             (Event::Begin, _) => {
                 if self.status.wanted_up {
-                    out.push(Action::Start);
+                    out.push(Action::Start { again: false });
                 }
             }
 
             (Event::Timer, Column::Down) => {
                 self.start_at = None;
-                if self.status.wanted_up {
-                    out.push(Action::Start);
+                let again = std::mem::take(&mut self.begun);
+                if self.status.wanted_up || again {
+                    out.push(Action::Start { again });
                 }
             }
             (Event::Timer, Column::Up) => self.timer_while_up(now, out),
@@ -492,7 +501,7 @@ impl Core {
             (Event::Started { pid, ready_within, ping_within }, _) => {
                 self.state = State::Up;
                 self.status = Status { stamp: now.stamp, pid: pid as u64, paused: false, ready: false, ..self.status };
-                (self.start_at, self.untold) = (None, false);
+                (self.start_at, self.begun, self.untold) = (None, false, false);
                 self.ready_by = ready_within.map(|limit| now.clock + limit);
                 self.phase = Phase::Starting;
                 self.ping_within = ping_within;
@@ -500,12 +509,16 @@ impl Core {
                 self.succeeded = false;
                 self.report("u", out);
             }
+            (Event::StartLater(pause), _) => {
+                (self.start_at, self.begun) = (Some(now.clock + pause), true);
+                self.tell(out);
+            }
             (Event::StartFailed, _) => {
-                self.start_at = Some(now.clock + RETRY);
+                (self.start_at, self.begun) = (Some(now.clock + RETRY), false);
                 self.tell(out);
             }
             (Event::StartRefused, _) => {
-                self.start_at = None;
+                (self.start_at, self.begun) = (None, false);
                 self.tell(out);
             }
 
@@ -559,12 +572,12 @@ impl Core {
             (Command::OnceAtMost, Up) => self.want(false, out),
             (Command::Up, Down) => {
                 (self.status.wanted_up, self.untold) = (true, true);
-                out.push(Action::Start);
+                out.push(Action::Start { again: self.begun });
             }
             (Command::Up, Up | Finish) => self.want(true, out),
             (Command::Once, Down) => {
                 (self.status.wanted_up, self.untold) = (false, true);
-                out.push(Action::Start);
+                out.push(Action::Start { again: self.begun });
             }
             (Command::Once, Up | Finish) => self.want(false, out),
 
@@ -600,6 +613,7 @@ impl Core {
     /// command arrived.
     fn want(&mut self, up: bool, out: &mut Actions) {
         self.status.wanted_up = up;
+        self.begun &= up;
         out.push(Action::WriteStatus);
     }
 
@@ -782,6 +796,8 @@ mod tests {
         ready_within: Option<Duration>,
         ping_within: Option<Duration>,
         kill_after: Option<Duration>,
+        /// How often a start is to wait.
+        leftovers: u32,
     }
 
     /// What stands for the watchdog signal, SIGKILL, and the signals to finish.
@@ -809,6 +825,7 @@ mod tests {
                 ready_within: None,
                 ping_within: None,
                 kill_after: None,
+                leftovers: 0,
             };
             world.event(Event::Begin);
             world
@@ -851,9 +868,13 @@ mod tests {
 
         fn perform(&mut self, action: Action, starts: bool, finish: bool) -> Option<Event> {
             match action {
-                Action::Start | Action::StartFinish { .. } => {
+                Action::Start { .. } if self.leftovers > 0 => {
+                    self.leftovers -= 1;
+                    return Some(Event::StartLater(ms(5)));
+                }
+                Action::Start { .. } | Action::StartFinish { .. } => {
                     assert_eq!(self.child, None, "never two children");
-                    let run = action == Action::Start;
+                    let run = matches!(action, Action::Start { .. });
                     if if run { !starts } else { !finish } {
                         return Some(if run { Event::StartFailed } else { Event::NoFinish });
                     }
@@ -930,6 +951,20 @@ mod tests {
         world.event_with(exited(0), true, false);
         world.pass(Duration::ZERO);
         assert_eq!(world.letters, "uUdDu");
+    }
+
+    #[test]
+    fn a_start_that_waits_for_the_last_run_goes_on_unless_it_is_not_wanted_any_more() {
+        for (commands, starts) in [("u", true), ("o", true), ("ou", true), ("uo", true), ("ud", false), ("od", false)] {
+            let mut world = World::new(false);
+            world.leftovers = 10;
+            for byte in commands.bytes() {
+                world.event(Event::Command(Command::parse(byte).unwrap()));
+            }
+            assert_eq!((world.child, world.written.wanted_up), (None, commands.ends_with('u')), "{commands}");
+            (0..10).for_each(|_| world.pass(ms(5)));
+            assert_eq!(world.child.is_some(), starts, "{commands}");
+        }
     }
 
     #[test]
@@ -1214,12 +1249,14 @@ mod tests {
         fn random_events_break_no_rule(
             wanted_up: bool,
             limits: (Option<u16>, Option<u16>, Option<u16>),
+            leftovers in prop::collection::vec(0u32..3, 200),
             events in prop::collection::vec((any_event(), 0u64..70_000, any::<bool>(), any::<bool>()), 0..200),
         ) {
             let limit = |length: Option<u16>| length.map(|length| ms(length.into()));
             let mut world = World::new(wanted_up);
             (world.ready_within, world.ping_within, world.kill_after) = (limit(limits.0), limit(limits.1), limit(limits.2));
-            for (event, wait, starts, finish) in events {
+            for ((event, wait, starts, finish), leftovers) in events.into_iter().zip(leftovers) {
+                world.leftovers = leftovers;
                 world.pass(ms(wait));
                 let due = world.core.deadline().is_some_and(|at| at <= world.now.clock);
                 let possible = match event {

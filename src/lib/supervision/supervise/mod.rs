@@ -333,7 +333,7 @@ impl Shell {
 
     fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Start => return Some(self.start()),
+            Action::Start { again } => return Some(self.start(again)),
             Action::StartFinish { pid, status } => return Some(self.start_finish(pid, status)),
             Action::Send(Target::Process, number) => self.send(number),
             Action::Send(Target::Group, number) => self.send_group(number),
@@ -410,8 +410,10 @@ impl Shell {
     }
 
     #[inline(never)] // As record_death.
-    fn start(&mut self) -> Event {
-        self.notification.iter().for_each(|notification| notification.end_leftovers());
+    fn start(&mut self, again: bool) -> Event {
+        if let Some(pause) = self.notification.as_mut().and_then(|notification| notification.end_leftovers(again)) {
+            return Event::StartLater(pause);
+        }
         let (names, directory, descriptors) = (self.names(), self.directory, self.descriptors);
         if notification::prepare(&mut self.notification, directory, descriptors, names).is_err() {
             return Event::StartFailed;

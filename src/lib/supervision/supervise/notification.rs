@@ -22,7 +22,7 @@ use crate::notify::receiver::{Buffer, Incoming, Receiver};
 use crate::notify::report::{Circumstances, Report};
 use crate::notify::store::{Entry, Preserve, Store};
 use crate::servicedir::files::{self, Names};
-use crate::supervision::background;
+use crate::supervision::background::{self, Clearance, Step};
 use crate::sys::cptr::CPtr;
 use crate::sys::env::Env;
 use crate::sys::poll::{self, PollFd};
@@ -51,6 +51,8 @@ const LAST_WORDS: usize = 4096;
 const BARRIER: &[u8] = b"BARRIER=1";
 /// Time between two warnings about messages that do not count.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a start waits for what the last run left: what does not die in this time does not die soon.
+const LEFTOVERS: Duration = Duration::from_secs(1);
 /// Descriptors that the supervisor keeps for itself, whatever `fdstore-max` says.
 const RESERVED: u64 = 64;
 /// The first descriptor that the service gets from the store.
@@ -101,6 +103,8 @@ pub struct Notification {
     others: Vec<Pid>,
     /// No run was started yet: what a killed supervisor left in the holder is to come back.
     first: bool,
+    /// Ends what the last run left, so that the next can be started; not after this time.
+    clearance: Option<(Clearance, Instant)>,
     /// When the last reload signal was sent, in microseconds of CLOCK_MONOTONIC.
     reload_usec: u64,
     /// What the files in `supervise` do not show yet.
@@ -241,6 +245,7 @@ impl Notification {
             mirror: None,
             others: background::living(),
             first: true,
+            clearance: None,
             reload_usec: 0,
             stale: Stale::Everything,
             shown: None,
@@ -337,15 +342,25 @@ impl Notification {
     }
 
     /// Before a start: kills what the last run left, unless it is to be kept (spec/forking-daemons.md 5). With a pid file
-    /// that was done before finish.
-    pub fn end_leftovers(&self) {
+    /// that was done before finish. What is to be waited for then, before this is asked `again`; not for ever.
+    pub fn end_leftovers(&mut self, again: bool) -> Option<Duration> {
         if self.first || !wait::has_children() || background::keep_members() {
-            return;
+            return None;
         }
+        let now = Instant::now();
+        let (clearance, end) = match &mut self.clearance {
+            Some(begun) if again => begun,
+            none => none.insert((Clearance::new(now, Duration::ZERO), now + LEFTOVERS)),
+        };
         let teller = self.mirror.as_ref().and_then(Mirror::running);
         let spared: Vec<Pid> = self.others.iter().copied().chain(teller).collect();
-        if !background::kill_leftovers(&spared) {
-            warn!("unable to end all that the last run left behind");
+        match clearance.step(now, &spared) {
+            Step::Done => None,
+            Step::Wait(until) if now < *end => Some(until - now),
+            Step::Wait(_) => {
+                warn!("unable to end all that the last run left behind");
+                None
+            }
         }
     }
 
