@@ -27,6 +27,19 @@ pub struct Program {
     pub run: fn(Args) -> Result<Exit, Die>,
 }
 
+static PROGRAM: OnceLock<&'static Program> = OnceLock::new();
+
+/// From now on messages are from this program. Counts once.
+pub fn set_program(program: &'static Program) {
+    let _ = PROGRAM.set(program);
+}
+
+/// The program that runs; in unit tests, a nameless one.
+pub fn program() -> &'static Program {
+    static NONE: Program = Program { name: "s6", usage: "", run: |_| Ok(OK) };
+    PROGRAM.get().copied().unwrap_or(&NONE)
+}
+
 /// How a program ends when nothing failed.
 #[derive(Debug)]
 pub enum Exit {
@@ -159,11 +172,11 @@ impl Die {
         self.errno
     }
 
-    /// Prints the message as `program` would.
-    pub fn print_as(&self, program: &Program) {
+    /// Prints the message.
+    pub fn print(&self) {
         match &self.kind {
             Kind::Fatal(text) => report("fatal: ", &[text], self.errno),
-            Kind::Usage => report("usage: ", &[&program.usage], None),
+            Kind::Usage => report("usage: ", &[&program().usage], None),
             Kind::Silent => {}
         }
     }
@@ -249,7 +262,7 @@ pub fn report(kind: &str, pieces: &[&dyn Text], errno: Option<Errno>) {
             count += 1;
         }
     };
-    put(sys::entry::program().name.as_bytes());
+    put(program().name.as_bytes());
     if let Some(context) = CONTEXT.get() {
         put(b" ");
         put(context.to_bytes());

@@ -42,6 +42,7 @@ pub mod programs;
 pub mod readiness;
 pub mod servicedir;
 pub mod stamp;
+pub mod start;
 pub mod supervision;
 #[allow(unsafe_code)]
 pub mod sys;

@@ -18,14 +18,14 @@ use super::outlet::Outlet;
 use super::script::{self, Action, Script, Target};
 use super::select::{BATCH, Selector};
 use crate::cli::{Args, Options};
-use crate::error::{Die, Exit, OK, OrDie, Program};
+use crate::error::{self, Die, Exit, OK, OrDie, Program};
 use crate::readiness::Readiness;
 use crate::servicedir::files::replace;
 use crate::sys::calendar::Zone;
 use crate::sys::fd::Nonblocking;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::signal::{self, Signal};
-use crate::sys::{Errno, entry, fd};
+use crate::sys::{Errno, fd};
 use crate::tai::Tai64n;
 use crate::warn;
 
@@ -424,7 +424,7 @@ fn write_output(output: &mut Option<Outlet>, text: &[u8]) {
 /// Writes a line to standard error, its text cut to `most` bytes if it is more than three bytes longer.
 fn alert(decoration: &[u8], line: &[u8], most: usize) {
     let (line, rest) = if most > 0 && line.len() > most + 3 { (&line[..most], &b"..."[..]) } else { (line, &b""[..]) };
-    let name = entry::program().name.as_bytes();
+    let name = error::program().name.as_bytes();
     let text = [name, b": alert: ", decoration, line, rest, b"\n"].concat();
     // Standard error may share what standard output was made: nonblocking. Nothing of an alert is lost for that.
     let _ = fd::write_before(fd::STDERR, &text, None);

@@ -27,8 +27,8 @@ use crate::sys::cptr::CPtr;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::signal::{self, Signal};
 use crate::sys::spawn::{self, Redirect, Spawn};
-use crate::sys::{Pid, dir, entry, exec, fd};
-use crate::{die, info, text, warn};
+use crate::sys::{Pid, dir, exec, fd};
+use crate::{die, info, start, text, warn};
 
 /// Supervises a scan directory until told to end.
 pub const PROGRAM: Program = Program {
@@ -93,7 +93,7 @@ fn run(args: Args) -> Result<Exit, Die> {
     fd::open_missing_standard().or_die("open", "/dev/null")?;
     nix::unistd::chdir(scandir).or_die("enter the scan directory", scandir)?;
     let mut shell = Shell::begin(config)?;
-    entry::on_panic(|| {
+    start::on_panic(|| {
         signal::untrap();
         exec::exec(&[CPtr::new(CRASH), CPtr::NULL], crate::sys::env::environ_list());
     });
