@@ -289,7 +289,10 @@ fn a_daemon_that_dies_before_it_writes_is_a_death_with_its_code(how: How) {
     }
 }
 
-/// A time limit for the start, short enough to be waited for.
+/// Milliseconds in which a daemon starts even on a busy machine, and which can be waited for.
+const SOON: u32 = 1500;
+
+/// A time limit for the start.
 fn with_limit(how: How, milliseconds: u32, words: &str) -> Service {
     let service = Daemon::with_options(how, &format!("-t {milliseconds}"), words);
     match how {
@@ -300,7 +303,7 @@ fn with_limit(how: How, milliseconds: u32, words: &str) -> Service {
 
 fn without_a_file_the_only_process_left_is_followed(how: How) {
     for words in ["write=never workers=2", "text=junk", "text=999999999"] {
-        let mut daemon = started!(Daemon::start(how, with_limit(how, 300, words)));
+        let mut daemon = started!(Daemon::start(how, with_limit(how, SOON, words)));
         daemon.service.listener.expect("suU");
         assert!(daemon.service.errors().contains("daemon.pid names no process: following process "));
         kill(daemon.logged("main"), 9);
@@ -309,7 +312,7 @@ fn without_a_file_the_only_process_left_is_followed(how: How) {
 }
 
 fn without_a_file_several_processes_are_a_failure(how: How) {
-    let mut daemon = started!(Daemon::start(how, with_limit(how, 300, "write=never second=1")));
+    let mut daemon = started!(Daemon::start(how, with_limit(how, SOON, "write=never second=1")));
     assert_eq!(daemon.first_death(), daemon.no_main());
     daemon.down();
     assert!(!daemon.service.listener.letters().contains('U'));
@@ -318,7 +321,7 @@ fn without_a_file_several_processes_are_a_failure(how: How) {
 fn a_stranger_is_neither_followed_nor_signalled(how: How) {
     let mut stranger = Background::start(Command::new("sleep").arg("1000"));
     let words = format!("text={}", stranger.pid());
-    let mut daemon = started!(Daemon::start(how, with_limit(how, 300, &words)));
+    let mut daemon = started!(Daemon::start(how, with_limit(how, SOON, &words)));
     assert_eq!(daemon.first_death(), daemon.no_main());
     daemon.down();
     assert!(!daemon.service.listener.letters().contains('U'));
@@ -416,7 +419,7 @@ fn the_exit_code_of_somebody_else_s_child_is_known_too(how: How) {
 }
 
 fn members_that_outlive_a_main_that_exits_well_are_no_daemon(how: How) {
-    let mut daemon = started!(Daemon::start(how, with_limit(how, 300, "workers=2")));
+    let mut daemon = started!(Daemon::start(how, with_limit(how, SOON, "workers=2")));
     daemon.service.listener.expect("suU");
     daemon.wait_for_line("main");
     let worker = daemon.logged("bystander");
@@ -583,7 +586,7 @@ fn a_pid_file_that_is_no_file_stays(how: How) {
     assert!(daemon.service.errors().contains("not removing the old pid file"), "{}", daemon.service.errors());
     daemon.down();
 
-    let service = with_limit(how, 300, "write=never");
+    let service = with_limit(how, SOON, "write=never");
     std::fs::create_dir(service.path("daemon.pid")).unwrap();
     let mut daemon = started!(Daemon::start(how, service));
     daemon.service.listener.expect("suU");
@@ -854,7 +857,7 @@ fn a_restart_does_not_look_for_a_reload() {
 
 #[test]
 fn a_failed_start_is_cleared_away_even_where_members_are_kept() {
-    let service = with_limit(How::Pidfile, 300, "write=never second=1").file("flag-keep-members", "");
+    let service = with_limit(How::Pidfile, SOON, "write=never second=1").file("flag-keep-members", "");
     let daemon = started!(Daemon::start(How::Pidfile, service));
     assert_eq!(daemon.first_death(), "0 0");
     daemon.down();
