@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{mkfifo, unlink};
 
 use crate::events::fifodir::{FIFO_NAME, join};
@@ -42,17 +42,17 @@ impl Subscription {
         }
     }
 
-    /// Makes the fifo under a name that notifiers do not look at, opens it, and only then shows it to them.
+    /// Makes the fifo under a name that notifiers do not look at, opens it, and only then shows it to them. The umask,
+    /// which threads share, stays as it is.
     fn create(fifodir: &CStr) -> Result<Subscription, Errno> {
         let name = fifo_name()?;
         let path = join(fifodir, &name);
         let hidden = join(fifodir, &CString::new([b".", name.as_bytes()].concat()).unwrap_or_default());
-        let before = umask(Mode::empty());
-        let made = mkfifo(hidden.as_c_str(), Mode::from_bits_truncate(0o622));
-        umask(before);
-        made?;
+        let mode = Mode::from_bits_truncate(0o622);
+        mkfifo(hidden.as_c_str(), mode)?;
         let opened = || {
             let reader = open_file(&hidden, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?;
+            fchmod(&reader, mode)?;
             let writer = open_file(&hidden, OFlag::O_WRONLY | OFlag::O_NONBLOCK, 0)?;
             nix::fcntl::renameat(nix::fcntl::AT_FDCWD, hidden.as_c_str(), nix::fcntl::AT_FDCWD, path.as_c_str())?;
             Ok((reader, writer))
