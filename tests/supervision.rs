@@ -714,6 +714,52 @@ fn pipes_need_descriptors_more_than_watches_do() {
 }
 
 #[test]
+fn a_kernel_that_names_no_dead_children_is_good_enough() {
+    let strace = || std::process::Command::new("strace");
+    if common::finish(strace().args(["-o", "/dev/null", "true"])).code != 0 {
+        return common::skip("it needs strace, and leave to use it");
+    }
+    for fault in [
+        "close_range:error=ENOSYS",
+        "close_range:error=EPERM",
+        "pidfd_open:error=ENOSYS:when=3+",
+        "epoll_create1:error=EMFILE",
+        "epoll_ctl:error=ENOSPC:when=3+",
+    ] {
+        let scandir = Scandir::new();
+        for n in 0..4 {
+            scandir.service(&format!("s{n}"), "exec sleep 1000");
+            scandir.service(&format!("s{n}/log"), "exec cat");
+        }
+        // -D: the scanner is our child, and strace is not.
+        let (call, _) = fault.split_once(':').unwrap();
+        let mut command = common::with_path(strace());
+        command.args([
+            "-D",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            &format!("trace={call}"),
+            "-e",
+            &format!("inject={fault}"),
+        ]);
+        let mut scanned = scandir.scan_with(command.arg("s6-svscan"));
+        for n in 0..4 {
+            let name = format!("s{n}");
+            let service = scanned.wait_up(&name);
+            kill(eventually("a supervisor", || supervisor_of(&scanned.service(&name))), 9);
+            kill(service, 9);
+            until("another one", || scanned.wait_up(&name) != service);
+        }
+        let scanner = scanned.scanner.pid();
+        until("no zombie is left", || children(scanner).into_iter().all(is_alive));
+        assert!(!open_files(scanner).iter().any(|name| name.contains("[pidfd]")), "{fault}");
+        assert_eq!((scanned.end(), scanned.errors()), (0, String::new()), "{fault}");
+    }
+}
+
+#[test]
 fn a_second_supervisor_or_scanner_is_refused() {
     let s = Service::sleeper().supervise();
     s.wait_up();
