@@ -441,7 +441,7 @@ fn a_signal_reaches_main(how: How) {
 fn what_a_signal_leaves_before_main_is_known_is_not_followed(how: How) {
     for stubborn in [false, true] {
         let words = format!("late=60000 early=1 workers=1 stubborn={}", i32::from(stubborn));
-        let mut daemon = started!(Daemon::start(how, with_limit(how, 2000, &words)));
+        let mut daemon = started!(Daemon::start(how, with_limit(how, 4 * SOON, &words)));
         let parent = daemon.logged("parent");
         daemon.wait_for_line("bystander");
         until("the parent is gone", || !is_alive(parent));
