@@ -351,8 +351,10 @@ fn a_clock_that_jumps_changes_stamps_and_nothing_else() {
     let mut supervise = program("s6-supervise");
     supervise.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", service.scratch.path("clock"));
     supervise.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    // Dropped when all are dead that might make another one.
+    let mut left_behind = FakeClock(0);
     let mut s = service.supervise_with(&mut supervise);
-    let _left_behind = FakeClock(s.supervisor.pid());
+    left_behind.0 = s.supervisor.pid();
     s.listener.expect("suU");
     let began = s.status().stamp;
     if began.until(Tai64n::now()) < Duration::from_secs(50 * 86400) {
