@@ -421,15 +421,14 @@ impl Core {
         match (event, column) {
             (Event::Begin, _) => {
                 if self.status.wanted_up {
-                    out.push(Action::Start { again: false });
+                    self.start(out);
                 }
             }
 
             (Event::Timer, Column::Down) => {
                 self.start_at = None;
-                let again = std::mem::take(&mut self.begun);
-                if self.status.wanted_up || again {
-                    out.push(Action::Start { again });
+                if self.status.wanted_up || self.begun {
+                    self.start(out);
                 }
             }
             (Event::Timer, Column::Up) => self.timer_while_up(now, out),
@@ -501,7 +500,7 @@ impl Core {
             (Event::Started { pid, ready_within, ping_within }, _) => {
                 self.state = State::Up;
                 self.status = Status { stamp: now.stamp, pid: pid as u64, paused: false, ready: false, ..self.status };
-                (self.start_at, self.begun, self.untold) = (None, false, false);
+                (self.start_at, self.untold) = (None, false);
                 self.ready_by = ready_within.map(|limit| now.clock + limit);
                 self.phase = Phase::Starting;
                 self.ping_within = ping_within;
@@ -514,11 +513,11 @@ impl Core {
                 self.tell(out);
             }
             (Event::StartFailed, _) => {
-                (self.start_at, self.begun) = (Some(now.clock + RETRY), false);
+                self.start_at = Some(now.clock + RETRY);
                 self.tell(out);
             }
             (Event::StartRefused, _) => {
-                (self.start_at, self.begun) = (None, false);
+                self.start_at = None;
                 self.tell(out);
             }
 
@@ -565,19 +564,19 @@ impl Core {
 
             (Command::Down | Command::OnceAtMost, Down | Finish) => self.want(false, out),
             (Command::Down, Up) => {
-                (self.status.wanted_up, self.status.paused) = (false, false);
-                out.push(Action::WriteStatus);
+                self.status.paused = false;
+                self.want(false, out);
                 self.bring_down(out);
             }
             (Command::OnceAtMost, Up) => self.want(false, out),
             (Command::Up, Down) => {
                 (self.status.wanted_up, self.untold) = (true, true);
-                out.push(Action::Start { again: self.begun });
+                self.start(out);
             }
             (Command::Up, Up | Finish) => self.want(true, out),
             (Command::Once, Down) => {
                 (self.status.wanted_up, self.untold) = (false, true);
-                out.push(Action::Start { again: self.begun });
+                self.start(out);
             }
             (Command::Once, Up | Finish) => self.want(false, out),
 
@@ -607,6 +606,10 @@ impl Core {
             (Command::EmptyStore, Down | Finish) => out.push(Action::EmptyStore),
             (Command::EmptyStore, Up) => out.push(Action::RefuseToEmptyStore),
         }
+    }
+
+    fn start(&mut self, out: &mut Actions) {
+        out.push(Action::Start { again: std::mem::take(&mut self.begun) });
     }
 
     /// Sets the wanted bit. The status is rewritten even if the bit stays the same: whoever looks sees that the

@@ -35,7 +35,7 @@ impl Deaths {
         if let Some(watches) = &mut self.watches
             && watches.add(pid).is_err()
         {
-            self.watches = None;
+            self.give_up();
         }
     }
 
