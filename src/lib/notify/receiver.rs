@@ -1,9 +1,7 @@
 //! The supervisor's end of the protocol: the socket, and who sends what to it (spec/sd-notify-and-fdstore.md 1.1).
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-
-use nix::sys::stat::{Mode, umask};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::grammar;
 #[cfg(target_os = "linux")]
@@ -68,15 +66,12 @@ impl Receiver {
                 CString::new([&here[..], b"/", relative].concat()).map_err(|_| Errno::EINVAL)?
             }
         };
-        let target = socket::address(&address)?;
+        socket::address(&address)?; // Too long a path removes nothing.
         if nix::sys::stat::lstat(path).is_ok_and(|about| about.st_mode & libc::S_IFMT == libc::S_IFSOCK) {
             nix::unistd::unlink(path)?;
         }
         let socket = Self::socket()?;
-        let before = umask(Mode::from_bits_truncate(0o111));
-        let bound = nix::sys::socket::bind(socket.as_raw_fd(), &target);
-        umask(before);
-        bound?;
+        socket::bind_with_mode(&socket, &address, 0o666)?;
         Ok(Receiver { socket, place: place(&address), address })
     }
 
