@@ -656,48 +656,54 @@ fn children(of: i32) -> Vec<i32> {
     table.iter().filter(|e| e.parent.as_raw() == of).map(|e| e.pid.as_raw()).collect()
 }
 
-/// What the scanner has open: its pipes and pidfds among other things.
-fn open_files(scanner: i32) -> Vec<String> {
-    let list = std::fs::read_dir(format!("/proc/{scanner}/fd")).unwrap();
+/// Services `s0`, `s1` and so on, each with a logger.
+fn logged_services(count: usize) -> Scandir {
+    let scandir = Scandir::new();
+    for n in 0..count {
+        scandir.service(&format!("s{n}"), "exec sleep 1000");
+        scandir.service(&format!("s{n}/log"), "exec cat");
+    }
+    scandir
+}
+
+/// What a process has open.
+fn open_files(pid: i32) -> Vec<String> {
+    let list = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     list.filter_map(|fd| Some(std::fs::read_link(fd.unwrap().path()).ok()?.to_string_lossy().into_owned())).collect()
+}
+
+/// How many pidfds it has.
+fn pidfds(pid: i32) -> usize {
+    open_files(pid).iter().filter(|name| name.contains("[pidfd]")).count()
 }
 
 #[test]
 fn a_scanner_has_a_descriptor_for_each_child_and_no_child_gets_it() {
-    let scandir = Scandir::new();
-    for n in 0..20 {
-        scandir.service(&format!("s{n}"), "exec sleep 1000");
-        scandir.service(&format!("s{n}/log"), "exec cat");
-    }
+    let scandir = logged_services(20);
     let mut scanned = scandir.scan(&[]);
     let scanner = scanned.scanner.pid();
     let services: Vec<i32> = (0..20).map(|n| scanned.wait_up(&format!("s{n}"))).collect();
-    let pidfds = || open_files(scanner).iter().filter(|name| name.contains("[pidfd]")).count();
-    if pidfds() == 0 {
+    if pidfds(scanner) == 0 {
         return common::skip("there are no pidfds here");
     }
-    until("all are watched", || pidfds() == 40);
+    until("all are watched", || pidfds(scanner) == 40);
     let before = open_files(scanner).len();
     for &service in &services {
         // stdin, stdout, stderr; three of the supervisor's own; what the tests themselves were started with.
-        let supervisor = s6::sys::process::all().into_iter().find(|e| e.pid.as_raw() == service).unwrap().parent;
-        assert_eq!(open_files(supervisor.as_raw()).iter().filter(|name| name.contains("[pidfd]")).count(), 0);
-        assert!(open_files(supervisor.as_raw()).iter().filter(|name| name.starts_with("pipe:")).count() < 20);
-        kill(supervisor.as_raw(), 9);
+        let supervisor = s6::sys::process::look_up(s6::sys::Pid::from_raw(service)).unwrap().parent.as_raw();
+        assert_eq!(pidfds(supervisor), 0);
+        assert!(open_files(supervisor).iter().filter(|name| name.starts_with("pipe:")).count() < 20);
+        kill(supervisor, 9);
         kill(service, 9);
     }
     until("all are back", || (0..20).all(|n| !services.contains(&scanned.wait_up(&format!("s{n}")))));
-    until("as many descriptors as before", || pidfds() == 40 && open_files(scanner).len() == before);
+    until("as many descriptors as before", || pidfds(scanner) == 40 && open_files(scanner).len() == before);
     assert_eq!(scanned.end(), 0);
 }
 
 #[test]
 fn pipes_need_descriptors_more_than_watches_do() {
-    let scandir = Scandir::new();
-    for n in 0..40 {
-        scandir.service(&format!("s{n}"), "exec sleep 1000");
-        scandir.service(&format!("s{n}/log"), "exec cat");
-    }
+    let scandir = logged_services(40);
     // 80 ends of pipes and what every scanner has leave room for some of the 80 children.
     let mut limited = common::with_path(std::process::Command::new("sh"));
     let mut scanned = scandir.scan_with(limited.args(["-c", "ulimit -n 110; exec s6-svscan \"$@\"", "sh"]));
@@ -713,8 +719,7 @@ fn pipes_need_descriptors_more_than_watches_do() {
         }
     }
     assert_eq!(scanned.errors(), "");
-    let pidfds = open_files(scanned.scanner.pid()).iter().filter(|name| name.contains("[pidfd]")).count();
-    assert_eq!(pidfds, 0, "watches that were given up");
+    assert_eq!(pidfds(scanned.scanner.pid()), 0, "watches that were given up");
     until("no zombie is left", || children(scanned.scanner.pid()).into_iter().all(is_alive));
     assert_eq!(scanned.end(), 0);
 }
@@ -732,11 +737,7 @@ fn a_kernel_that_names_no_dead_children_is_good_enough() {
         "epoll_create1:error=EMFILE",
         "epoll_ctl:error=ENOSPC:when=3+",
     ] {
-        let scandir = Scandir::new();
-        for n in 0..4 {
-            scandir.service(&format!("s{n}"), "exec sleep 1000");
-            scandir.service(&format!("s{n}/log"), "exec cat");
-        }
+        let scandir = logged_services(4);
         // -D: the scanner is our child, and strace is not.
         let (call, _) = fault.split_once(':').unwrap();
         let mut command = common::with_path(strace());
@@ -760,7 +761,7 @@ fn a_kernel_that_names_no_dead_children_is_good_enough() {
         }
         let scanner = scanned.scanner.pid();
         until("no zombie is left", || children(scanner).into_iter().all(is_alive));
-        assert!(!open_files(scanner).iter().any(|name| name.contains("[pidfd]")), "{fault}");
+        assert_eq!(pidfds(scanner), 0, "{fault}");
         assert_eq!((scanned.end(), scanned.errors()), (0, String::new()), "{fault}");
     }
 }
